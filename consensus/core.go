@@ -26,7 +26,8 @@ type Core interface {
 	// of commands (or one command) beyond it.
 	Applied(now time.Time, index uint64)
 	// Compact says that the snapshot holds the state through index, which has been applied, and that its file is
-	// durable. The core saves a record that names it and may then forget the log up to index.
+	// durable. The core saves a record that names it and may then forget the log up to index. If it has one as new
+	// already, this one is Superseded.
 	Compact(now time.Time, index uint64, snapshot Snapshot)
 	// ChunkRead answers a ReadChunk. The data may be shorter than asked for only at the snapshot's end.
 	ChunkRead(now time.Time, id uint64, data []byte, err error)
