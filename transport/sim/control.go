@@ -8,13 +8,14 @@ import (
 )
 
 // Crash stops a node: what is not durable is lost, but for a random prefix of the unsynced records. From within the
-// node's own batch it takes effect when the batch ends, whose effects are lost. A node that is down stays so. Like
-// every control it panics if the node is unknown.
+// node's own batch it takes effect when the batch ends, whose effects are lost. The node stays down until Restart, also
+// if it was down already and would have come back. Like every control it panics if the node is unknown.
 func (w *World) Crash(id coterie.NodeID) { w.must(id).crashNow() }
 
 func (n *node) crashNow() {
 	switch {
 	case !n.up:
+		n.downUntil = never // also if it was to come back by itself
 	case n.inLoop:
 		n.dying, n.downFor = true, -1
 	default:
@@ -105,6 +106,7 @@ func (w *World) Join(from, to coterie.NodeID) {
 // a group are joined.
 func (w *World) Partition(groups ...[]coterie.NodeID) {
 	w.partition(never, groups)
+	w.noteText(tracePartition, fmt.Sprint(groups))
 }
 
 func (w *World) partition(until int64, groups [][]coterie.NodeID) {
@@ -128,7 +130,6 @@ func (w *World) partition(until int64, groups [][]coterie.NodeID) {
 			}
 		}
 	}
-	w.noteText(tracePartition, fmt.Sprint(groups))
 }
 
 // Heal joins all links and ends what a schedule did to them. What SetLink set stays.
@@ -148,17 +149,19 @@ func (w *World) Heal() {
 // that Config, SetLink and SetDisk set stay. Faults that a Schedule has yet to begin will begin.
 func (w *World) HealAll() {
 	w.Heal()
+	w.healed++
 	for _, n := range w.nodes {
 		n.disk.overrideUntil = 0
 		n.disk.set.Crash = 0
 		n.clock.SetDrift(0)
 		n.clock.SetSkew(0)
-		n.stalledUntil, n.pausedUntil = 0, 0
-		if n.up {
-			n.goOn(traceResume)
-		} else {
-			n.start()
+		if n.w.now < n.stalledUntil {
+			w.ResumeDisk(n.id)
 		}
+		if n.w.now < n.pausedUntil {
+			w.Resume(n.id)
+		}
+		w.Restart(n.id)
 	}
 }
 

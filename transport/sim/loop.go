@@ -77,6 +77,9 @@ func (n *node) start() {
 		return
 	}
 	n.inner = unwrap(n.core)
+	if n.w.trace != nil {
+		n.w.trace.met(n)
+	}
 	for i, record := range n.disk.records[n.disk.first:] {
 		if checksum(record) != n.disk.sums[n.disk.first+i] {
 			n.w.fail("immutable", fmt.Errorf("a record that %s saved was changed later", n.id))
@@ -222,10 +225,7 @@ func (n *node) ended() bool {
 func (n *node) step(now time.Time, m *mail) {
 	w := n.w
 	w.stats.Steps++
-	from := n.id
-	if m.from >= 0 {
-		from = w.nodes[m.from].id
-	}
+	from := w.nodes[m.from].id
 	err := n.core.Step(now, from, m.payload)
 	if w.trace != nil {
 		e := entry{at: w.now, kind: traceReceive, node: n.index, peer: m.from, id: m.id, payload: m.payload}

@@ -63,7 +63,7 @@ func (n *node) send(env *coterie.Envelope) {
 		w.trace.add(entry{at: w.now, kind: traceSend, node: n.index, peer: to, id: id, payload: env.Payload})
 	}
 	if to == n.index {
-		n.self = append(n.self, mail{from: -1, payload: env.Payload, id: id})
+		n.self = append(n.self, mail{from: n.index, payload: env.Payload, id: id})
 		return
 	}
 	l := n.link(to)

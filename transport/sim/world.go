@@ -23,6 +23,8 @@ type World struct {
 	stats      Stats
 	trace      *Trace
 	messages   uint64 // ids given to messages so far
+	faults     uint64 // ids given to faults of schedules so far
+	healed     uint64 // how often HealAll was called
 	depth      int    // events under way
 	still      int    // events since time last moved
 }
@@ -43,6 +45,8 @@ var (
 	ErrUnknownNode = errors.New("sim: unknown node")
 	// ErrLimit is returned by RunUntil when the condition did not come true in time.
 	ErrLimit = errors.New("sim: condition not met in time")
+
+	errNoWorld = errors.New("sim: the trace belongs to no world: put it into Config.Trace")
 )
 
 // ViolationError is a broken invariant, a panic or a broken contract: what a simulation is run to find.
