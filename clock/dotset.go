@@ -137,7 +137,7 @@ func (s DotSet) Runs() iter.Seq2[Dot, uint64] {
 func (s DotSet) Compare(o DotSet) Ordering {
 	a, b := s.nodes, o.nodes
 	less, greater := false, false
-	for len(a) > 0 && len(b) > 0 && !(less && greater) {
+	for len(a) > 0 && len(b) > 0 {
 		switch x, y := &a[0], &b[0]; {
 		case x.id == y.id:
 			if len(x.runs) == 0 && len(y.runs) == 0 {
@@ -154,6 +154,9 @@ func (s DotSet) Compare(o DotSet) Ordering {
 		default:
 			less = true
 			b = b[1:]
+		}
+		if less && greater {
+			return Concurrent
 		}
 	}
 	return ordering(less || len(b) > 0, greater || len(a) > 0)

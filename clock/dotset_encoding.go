@@ -10,13 +10,11 @@ import (
 	"github.com/coterie-go/coterie/internal/wire"
 )
 
-const dotSetFormat = 1
-
 // AppendBinary appends the encoding of s: a format byte, the number of nodes, and for each, in the order of ids, the
 // id, the contiguous part's end, the number of further runs, and for each the gap before it less 1 and its length less
 // 1, numbers as varints. It never fails. Equal sets have equal encodings.
 func (s DotSet) AppendBinary(b []byte) ([]byte, error) {
-	b = append(b, dotSetFormat)
+	b = append(b, format)
 	b = wire.AppendUvarint(b, uint64(len(s.nodes)))
 	for i := range s.nodes {
 		d := &s.nodes[i]
@@ -40,7 +38,7 @@ func (s DotSet) MarshalBinary() ([]byte, error) { return s.AppendBinary(nil) }
 // repeated, a node without events, numbers of MaxTime and more. A newer format gives a *coterie.FormatError.
 func (s *DotSet) UnmarshalBinary(b []byte) error {
 	r := wire.NewReader(b)
-	if err := readFormat(&r, "dot set", dotSetFormat); err != nil {
+	if err := readFormat(&r, "dot set"); err != nil {
 		return err
 	}
 	count := r.Count(3)

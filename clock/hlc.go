@@ -59,14 +59,14 @@ func (c HLCConfig) withDefaults() HLCConfig {
 func (c HLCConfig) validate() error {
 	var errs []error
 	if c.MaxOffset < 0 {
-		errs = append(errs, fmt.Errorf("MaxOffset %v is negative", c.MaxOffset))
+		errs = append(errs, fmt.Errorf("field MaxOffset: %v is negative", c.MaxOffset))
 	}
 	// A window of a few wall steps would persist at nearly every call.
 	if c.Window < time.Millisecond || c.Window > time.Hour {
-		errs = append(errs, fmt.Errorf("Window %v is not within 1ms and 1h", c.Window))
+		errs = append(errs, fmt.Errorf("field Window: %v is not within 1ms and 1h", c.Window))
 	}
 	if c.Floor.Time > MaxTime {
-		errs = append(errs, fmt.Errorf("Floor %d: %w", c.Floor.Time, ErrOverflow))
+		errs = append(errs, fmt.Errorf("field Floor: %d: %w", c.Floor.Time, ErrOverflow))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("clock: HLCConfig: %w", err)

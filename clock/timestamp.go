@@ -44,12 +44,13 @@ func (t Timestamp) Logical() uint16 { return uint16(t.Time & logicalMask) }
 // String returns "time@node".
 func (t Timestamp) String() string { return fmt.Sprintf("%d@%s", t.Time, t.Node) }
 
-const timestampFormat = 1
+// format is the format byte of every encoding so far.
+const format = 1
 
 // AppendBinary appends the encoding of t: a format byte, 8 bytes of Time, big endian, and the bytes of Node, so that
 // encodings compare as Timestamps do. It never fails.
 func (t Timestamp) AppendBinary(b []byte) ([]byte, error) {
-	b = append(b, timestampFormat)
+	b = append(b, format)
 	b = wire.AppendUint64(b, t.Time)
 	return append(b, t.Node...), nil
 }
@@ -63,7 +64,7 @@ func (t Timestamp) MarshalBinary() ([]byte, error) {
 // was; those of a newer format a *coterie.FormatError.
 func (t *Timestamp) UnmarshalBinary(b []byte) error {
 	r := wire.NewReader(b)
-	if err := readFormat(&r, "timestamp", timestampFormat); err != nil {
+	if err := readFormat(&r, "timestamp"); err != nil {
 		return err
 	}
 	at := r.Uint64()
@@ -79,13 +80,13 @@ func (t *Timestamp) UnmarshalBinary(b []byte) error {
 }
 
 // readFormat takes the format byte that every encoding starts with.
-func readFormat(r *wire.Reader, what string, known byte) error {
+func readFormat(r *wire.Reader, what string) error {
 	got := r.Byte()
 	switch {
 	case r.Err() != nil:
 		return fmt.Errorf("clock: %s: %w", what, r.Err())
-	case got > known:
-		return &coterie.FormatError{What: what, Got: got, Max: known}
+	case got > format:
+		return &coterie.FormatError{What: what, Got: got, Max: format}
 	case got == 0:
 		return fmt.Errorf("clock: %s: %w: format 0", what, wire.ErrMalformed)
 	}

@@ -10,14 +10,12 @@ import (
 	"github.com/coterie-go/coterie/internal/wire"
 )
 
-const vectorFormat = 1
-
 // AppendBinary appends the encoding of v: a format byte, the number of entries, and for each, in the order of node
 // ids, the id's length, the id and the count, numbers as varints. It never fails. Equal vectors have equal encodings.
 // Where one stream carries many vectors of the same nodes, a VectorEncoder writes the ids once.
 func (v Vector) AppendBinary(b []byte) ([]byte, error) {
 	b = slices.Grow(b, v.sizeBound())
-	b = append(b, vectorFormat)
+	b = append(b, format)
 	b = wire.AppendUvarint(b, uint64(len(v.entries)))
 	for i := range v.entries {
 		e := &v.entries[i]
@@ -67,7 +65,7 @@ func (v *Vector) UnmarshalBinary(b []byte) error {
 // scanVector calls f with each entry that is not 0, and how many entries there are at most from this one on.
 func scanVector(b []byte, f func(left int, id []byte, n uint64)) error {
 	r := wire.NewReader(b)
-	if err := readFormat(&r, "vector", vectorFormat); err != nil {
+	if err := readFormat(&r, "vector"); err != nil {
 		return err
 	}
 	count := r.Count(2)
