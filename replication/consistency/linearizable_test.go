@@ -3,6 +3,7 @@ package consistency
 import (
 	"context"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -52,4 +53,46 @@ func TestSearchEndsWithItsContext(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, Unknown, r.Verdict)
 	require.Contains(t, r.Reason, "not decided in time")
+}
+
+func TestRegisterPathAgreesWithSearch(t *testing.T) {
+	verdicts, reasons := map[Verdict]int{}, map[string]int{}
+	fast := Register(0)
+	slow := fast
+	slow.decide = nil
+	for seed := range testsize.N(100_000, 1_000_000) {
+		rng := rand.New(rand.NewPCG(uint64(seed), 2))
+		s := shape{clients: 1 + rng.IntN(6), keys: 1, unique: true}
+		if rng.IntN(2) == 0 {
+			s.unknown = 0.2
+		}
+		s.wild = []float64{0, 0.02, 0.2}[rng.IntN(3)]
+		h := randomRegister(rng, 1+rng.IntN(40), s)
+		for i := range h { // intervals of any length, so that reads come before writes too
+			if rng.IntN(8) == 0 && !h[i].Unknown {
+				h[i].Client = 100 + i
+				h[i].Return = h[i].Call + time.Duration(rng.IntN(10))
+			}
+		}
+		for i := range h {
+			h[i].Client = i
+		}
+		want := mustLinearizable(t, h, slow)
+		f, ok := decideRegister(h, partition(h, fast.withDefaults())[0], 0)
+		require.True(t, ok)
+		require.Equal(t, want.Verdict, f.verdict, "seed %d: %+v\n%v\n%v", seed, h, want, f)
+		verdicts[f.verdict]++
+		if got := f.result(""); got.Verdict == Violated {
+			require.False(t, bruteForce(h.Pick(got.Ops), slow, realTime(h.Pick(got.Ops))), "seed %d: %v", seed, got)
+			require.LessOrEqual(t, len(got.Ops), 6)
+			for _, kind := range []string{"never written", "was called", "initial value", "no write lies", "which began"} {
+				if strings.Contains(got.Reason, kind) {
+					reasons[kind]++
+				}
+			}
+		}
+	}
+	require.Greater(t, verdicts[Holds], 1000)
+	require.Greater(t, verdicts[Violated], 1000)
+	require.Len(t, reasons, 5, "%v", reasons)
 }

@@ -70,6 +70,9 @@ func CASRegister[V comparable](initial V) Model[V, Access[V], Answer[V]] {
 		Key:      func(in Access[V]) string { return in.Key },
 		ReadOnly: readOnlyAccess[V],
 		Describe: describeAccess[V],
+		decide: func(h History[Access[V], Answer[V]], ops []int32) (finding, bool) {
+			return decideRegister(h, ops, initial)
+		},
 		Step: func(state V, in Access[V], out *Answer[V]) (V, bool) {
 			switch in.Kind {
 			case Read:

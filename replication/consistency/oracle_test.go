@@ -114,9 +114,9 @@ func randomRegister(rng *rand.Rand, n int, s shape) regHistory {
 			switch f := rng.Float64(); {
 			case f < s.cas:
 				op.In.Kind, op.In.Old = CompareAndSet, rng.IntN(s.values+1)
-				op.In.Value = 1 + rng.IntN(s.values)
+				op.In.Value = 1 + rng.IntN(max(1, s.values))
 			case f < s.cas+(1-s.cas)/2:
-				op.In.Kind, op.In.Value = Write, 1+rng.IntN(s.values)
+				op.In.Kind, op.In.Value = Write, 1+rng.IntN(max(1, s.values))
 				if s.unique {
 					value++
 					op.In.Value = value
