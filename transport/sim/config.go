@@ -89,6 +89,47 @@ func LogNormal(least, median time.Duration, sigma float64) Latency {
 	return Latency{Shape: ShapeLogNormal, Min: least, Spread: median, Sigma: sigma}
 }
 
+// String is like "exponential(1ms, 37ms)", with the arguments of the function of that name.
+func (l Latency) String() string {
+	switch l.Shape {
+	case ShapeDefault:
+		return "default"
+	case ShapeFixed:
+		return l.Min.String()
+	case ShapeUniform:
+		return fmt.Sprintf("uniform(%v, %v)", l.Min, l.Min+l.Spread)
+	case ShapeLogNormal:
+		return fmt.Sprintf("lognormal(%v, %v, %.3g)", l.Min, l.Spread, l.Sigma)
+	case ShapeExponential:
+	}
+	return fmt.Sprintf("%s(%v, %v)", string(l.Shape), l.Min, l.Spread)
+}
+
+// String names the latency and what else is not zero.
+func (l Link) String() string {
+	return "latency=" + l.Latency.String() + percent("loss", l.Loss) + percent("duplicate", l.Duplicate) +
+		percent("reorder", l.Reorder) + bandwidth(l.Bandwidth)
+}
+
+// String names the time of a sync and what else is not zero.
+func (d Disk) String() string {
+	return "sync=" + d.Sync.String() + bandwidth(d.Bandwidth) + percent("slow", d.Slow) + percent("crash", d.Crash)
+}
+
+func percent(name string, p float64) string {
+	if p == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" %s=%.3g%%", name, 100*p)
+}
+
+func bandwidth(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" bandwidth=%d", n)
+}
+
 // Node is what a node runs.
 type Node struct {
 	// New makes the node's core, and the application that gets its events, which may be nil: at first with

@@ -148,6 +148,7 @@ func (w *World) Heal() {
 // restart, disks go on and draw no more crashes, clocks are right and drift no more. Losses, latencies and slow disks
 // that Config, SetLink and SetDisk set stay. Faults that a Schedule has yet to begin will begin.
 func (w *World) HealAll() {
+	w.noteText(traceHeal, healedAll)
 	w.Heal()
 	w.healed++
 	for _, n := range w.nodes {

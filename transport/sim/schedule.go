@@ -69,18 +69,26 @@ func (s Schedule) String() string {
 func (f Fault) String() string {
 	switch f.Kind {
 	case FaultCut:
-		return fmt.Sprintf("cut %v to %v", f.Nodes, f.To)
+		return fmt.Sprintf("cut %s to %s", all(f.Nodes), all(f.To))
 	case FaultLink:
-		return fmt.Sprintf("link %v to %v %+v", f.Nodes, f.To, *f.Link)
+		return fmt.Sprintf("link %s to %s %v", all(f.Nodes), all(f.To), f.Link)
 	case FaultDisk:
-		return fmt.Sprintf("disk %v %+v", f.Nodes, *f.Disk)
+		return fmt.Sprintf("disk %v %v", f.Nodes, f.Disk)
 	case FaultDrift:
-		return fmt.Sprintf("drift %v by %v ppm", f.Nodes, f.Drift)
+		return fmt.Sprintf("drift %v by %.3g ppm", f.Nodes, f.Drift)
 	case FaultJump:
 		return fmt.Sprintf("jump %v by %v", f.Nodes, f.Jump)
 	case FaultCrash, FaultPause, FaultStall, FaultPartition:
 	}
 	return fmt.Sprintf("%s %v", f.Kind, f.Nodes)
+}
+
+// all names the nodes, of which none means all.
+func all(nodes []coterie.NodeID) string {
+	if len(nodes) == 0 {
+		return "all"
+	}
+	return fmt.Sprint(nodes)
 }
 
 // Apply lets the faults of a schedule happen from now on. An error names the fault that is wrong, and then none happens.

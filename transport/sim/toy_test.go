@@ -2,6 +2,7 @@ package sim_test
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -157,10 +158,15 @@ func (r *register) Ready() coterie.Ready {
 }
 
 func (r *register) Describe(payload []byte) string {
-	if len(payload) > 0 && payload[0] == msgWrite {
-		return "write"
+	names := map[byte]string{msgWrite: "Write", msgHave: "Have", msgDone: "Done"}
+	if len(payload) == 0 {
+		return "empty"
 	}
-	return "have"
+	version, value, err := decode(payload, payload[0])
+	if err != nil {
+		return err.Error()
+	}
+	return fmt.Sprintf("%s version=%d value=%d", names[payload[0]], version, value)
 }
 
 func encode(kind byte, version, value uint64) []byte {

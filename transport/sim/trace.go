@@ -29,6 +29,9 @@ const defaultTraceLimit = 200_000
 // traceFormat is in the first line of a trace in JSON.
 const traceFormat = 1
 
+// healedAll is the text of a traceHeal that ends every fault.
+const healedAll = "all"
+
 type traceKind uint8
 
 const (
