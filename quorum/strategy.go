@@ -207,8 +207,11 @@ func (rw ReadWrite) Strategy(m Model) (Strategy, error) {
 	}
 	p := v.program(m, rw, reads, writes)
 	x, err := p.solve()
-	if err != nil {
+	if errors.Is(err, errInfeasible) {
 		return Strategy{}, ErrNoStrategy
+	}
+	if err != nil {
+		return Strategy{}, err
 	}
 	s := Strategy{rw: rw}
 	choose := func(sets []Set, x []float64) []Choice {
@@ -231,66 +234,64 @@ func (rw ReadWrite) Strategy(m Model) (Strategy, error) {
 // program lays out the linear program. Its variables are the probabilities of the reads, those of the writes, and for
 // each share of the workload its load; loads are in units of the slowest node's time for one request.
 func (v *view) program(m Model, rw ReadWrite, reads, writes []Set) *program {
-	sets := len(reads) + len(writes)
-	p := &program{equal: 2}
+	sets, nodes := len(reads)+len(writes), len(v.profiles)
 	blank := func() []float64 { return make([]float64, sets+len(v.shares)) }
 	load, network, latency := blank(), blank(), blank()
+	isRead, isWrite := blank(), blank()
 	for i, set := range reads {
-		network[i] = v.meanReads * float64(set.Len())
-		latency[i] = v.meanReads * v.latency(set, rw.IsRead)
+		isRead[i] = 1
+		network[i] = v.meanReads * float64(set.Len()) / float64(nodes)
+		latency[i] = v.meanReads * v.latency(set, rw.IsRead) / v.slowLatency
 	}
 	for i, set := range writes {
-		network[len(reads)+i] = (1 - v.meanReads) * float64(set.Len())
-		latency[len(reads)+i] = (1 - v.meanReads) * v.latency(set, rw.IsWrite)
+		i += len(reads)
+		isWrite[i] = 1
+		network[i] = (1 - v.meanReads) * float64(set.Len()) / float64(nodes)
+		latency[i] = (1 - v.meanReads) * v.latency(set, rw.IsWrite) / v.slowLatency
 	}
+	p := &program{equations: 2, rows: [][]float64{isRead, isWrite}, limits: []float64{1, 1}}
 	for k, share := range v.shares {
 		load[sets+k] = share.Weight
 		for node, profile := range v.profiles {
 			row := blank()
-			for i, set := range reads {
-				if set.Has(node) {
-					row[i] = share.ReadFraction * v.slowest / profile.Reads
-				}
-			}
-			for i, set := range writes {
-				if set.Has(node) {
-					row[len(reads)+i] = (1 - share.ReadFraction) * v.slowest / profile.Writes
-				}
-			}
+			fill(row, reads, node, share.ReadFraction*v.slowest/profile.Reads)
+			fill(row[len(reads):], writes, node, (1-share.ReadFraction)*v.slowest/profile.Writes)
 			row[sets+k] = -1
 			p.rows, p.limits = append(p.rows, row), append(p.limits, 0)
 		}
 	}
-	limit := func(row []float64, at, scale float64) {
-		if at == 0 {
-			return
+	p.begin = func(t *tableau) { // the first read, the first write, and the load of the busiest node
+		t.pivot(0, 0)
+		t.pivot(1, len(reads))
+		for k := range v.shares {
+			busiest := 2 + k*nodes
+			for i := busiest; i < 2+(k+1)*nodes; i++ {
+				if t.rows[i][t.width] < t.rows[busiest][t.width] {
+					busiest = i
+				}
+			}
+			t.pivot(busiest, sets+k)
 		}
-		scaled := make([]float64, len(row))
-		for i := range row {
-			scaled[i] = row[i] / scale
-		}
-		p.rows, p.limits = append(p.rows, scaled), append(p.limits, at/scale)
 	}
-	limit(load, m.MaxLoad*v.slowest, 1)
-	limit(network, m.MaxNetwork, float64(len(v.profiles)))
-	limit(latency, m.MaxLatency.Seconds(), v.slowLatency)
-	for _, part := range [][2]int{{0, len(reads)}, {len(reads), sets}} {
-		row := blank()
-		for i := part[0]; i < part[1]; i++ {
-			row[i] = 1
+	for _, c := range []limit{
+		{load, m.MaxLoad * v.slowest},
+		{network, m.MaxNetwork / float64(nodes)},
+		{latency, m.MaxLatency.Seconds() / v.slowLatency},
+	} {
+		if c.at > 0 {
+			c.at = c.at*(1+1e-9) + epsilon // room for rounding, so that an optimum can be a limit
+			p.caps = append(p.caps, c)
 		}
-		p.rows, p.limits = append(p.rows, row), append(p.limits, 1)
 	}
-	switch m.Optimize {
-	case Network:
-		p.cost = network
-	case Latency:
-		p.cost = latency
-		for i := range p.cost {
-			p.cost[i] /= v.slowLatency
-		}
-	default:
-		p.cost = load
-	}
+	p.cost = [...][]float64{Load: load, Network: network, Latency: latency}[m.Optimize]
 	return p
+}
+
+// fill sets the coefficient of each set that the node is in.
+func fill(row []float64, sets []Set, node int, coefficient float64) {
+	for i, set := range sets {
+		if set.Has(node) {
+			row[i] = coefficient
+		}
+	}
 }

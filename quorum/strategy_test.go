@@ -382,9 +382,9 @@ func TestStrategyKeepsWhatItPromises(t *testing.T) {
 		f := drawFormula(t, names(rapid.IntRange(2, 6).Draw(t, "n")), 2)
 		rw, err := quorum.FromReads(f.sys)
 		require.NoError(t, err)
-		m := quorum.Model{Mix: []quorum.Share{{0.9, 2}, {rapid.Float64Range(0, 1).Draw(t, "fraction"), 1}}, Nodes: profiles{}}
+		m := quorum.Model{Mix: []quorum.Share{{0.9, 2}, {float64(rapid.IntRange(0, 1000).Draw(t, "fraction")) / 1000, 1}}, Nodes: profiles{}}
 		for _, id := range rw.Nodes() {
-			m.Nodes[id] = quorum.Profile{Reads: rapid.Float64Range(1, 1e5).Draw(t, "reads"), Writes: rapid.Float64Range(1, 1e5).Draw(t, "writes"),
+			m.Nodes[id] = quorum.Profile{Reads: rapid.Float64Range(1, 1e4).Draw(t, "reads"), Writes: rapid.Float64Range(1, 1e4).Draw(t, "writes"),
 				Latency: time.Duration(rapid.IntRange(0, 1000).Draw(t, "ms")) * time.Millisecond}
 		}
 		uniform, err := rw.Uniform(0)
@@ -412,7 +412,7 @@ func TestStrategyKeepsWhatItPromises(t *testing.T) {
 		m.MaxLoad = (report.Load + soonest.Load) / 2
 		_, both, err := rw.Analyse(m)
 		require.NoError(t, err)
-		require.LessOrEqual(t, both.Load, m.MaxLoad*(1+1e-7))
+		require.LessOrEqual(t, both.Load, m.MaxLoad*(1+1e-6))
 		require.GreaterOrEqual(t, both.Latency, soonest.Latency-time.Microsecond)
 	})
 }
