@@ -40,6 +40,9 @@ type Model[S, In, Out any] struct {
 
 	// decide, if set, judges the operations ops of one key by a faster way than search, unless it returns false.
 	decide func(h History[In, Out], ops []int32) (finding, bool)
+
+	// refute, if set, finds that a history is not sequential, without search, or returns false.
+	refute func(h History[In, Out]) (finding, bool)
 }
 
 // check returns an error that names what is missing.
