@@ -67,7 +67,7 @@ func (q System) Smallest() int {
 	if s.err != nil {
 		return 0
 	}
-	return s.cheapest(&s.root)
+	return s.cheapest(&s.root, 0)
 }
 
 // Resilience returns the largest f such that a quorum is left whatever f nodes fail; -1 if there is none even now.
@@ -77,7 +77,7 @@ func (q System) Resilience() int {
 		return -1
 	}
 	dual := s.root.dual() // the sets that meet every quorum: the smallest kills them all
-	return s.cheapest(&dual) - 1
+	return s.cheapest(&dual, 0) - 1
 }
 
 // Resilience returns the smaller of the read and the write resilience.
@@ -188,9 +188,10 @@ func repeated(g *gate) Set {
 	return twice
 }
 
-// cheapest returns the size of the smallest set that opens the gate, by cases for the nodes that occur more than once.
-func (s *system) cheapest(g *gate) int {
-	cases := repeated(g)
+// cheapest returns the size of the smallest set that opens the gate, not counting free nodes, by cases for the nodes that
+// occur more than once.
+func (s *system) cheapest(g *gate, free Set) int {
+	cases := repeated(g) &^ free
 	best := len(s.ids) + 1
 	var try func(rest, taken, left Set)
 	try = func(rest, taken, left Set) {
@@ -198,7 +199,7 @@ func (s *system) cheapest(g *gate) int {
 			return
 		}
 		if rest == 0 {
-			best = min(best, taken.Len()+g.cost(taken, cases))
+			best = min(best, taken.Len()+g.cost(taken|free, cases|free))
 			return
 		}
 		next := lowest(rest)
@@ -254,4 +255,18 @@ func (g *gate) nodesFor(missing int, cases Set) int {
 		return unreachable
 	}
 	return n
+}
+
+// Overlap returns how many nodes every read quorum and every write quorum have in common at least: 1 or more by
+// construction, 2f+1 where f lying nodes are to be masked (Malkhi and Reiter 1998). It looks at every minimal read
+// quorum.
+func (rw ReadWrite) Overlap() int {
+	if rw.read.Err() != nil || rw.write.Err() != nil {
+		return 0
+	}
+	write, least := rw.write.s, rw.read.Len()
+	for q := range rw.read.Quorums() {
+		least = min(least, write.cheapest(&write.root, write.all()&^q))
+	}
+	return least
 }

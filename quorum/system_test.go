@@ -99,11 +99,14 @@ func TestEveryReadMeetsEveryWrite(t *testing.T) {
 		}
 		best, err := quorum.FromReads(read)
 		require.NoError(t, err)
+		overlap := best.Read().Len()
 		for q := range best.Read().Quorums() {
 			for w := range best.Write().Quorums() {
 				require.NotZero(t, q&w)
+				overlap = min(overlap, (q & w).Len())
 			}
 		}
+		require.Equal(t, overlap, best.Overlap())
 	})
 }
 
