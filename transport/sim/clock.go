@@ -13,6 +13,22 @@ type Clock struct {
 	local  int64 // the node's own time then
 	ppb    int64 // drift, parts per billion
 	offset int64 // of the wall clock, to the node's own time
+
+	baseSkew, basePPB int64 // as drawn for the node
+}
+
+func (c *Clock) open(n *node) {
+	c.n = n
+	src := newSource(n.w.cfg.Seed, "clock", n.id, "")
+	c.baseSkew = int64(float64(n.w.cfg.MaxSkew) * (2*src.unit() - 1))
+	c.basePPB = int64(n.w.cfg.MaxDrift * 1000 * (2*src.unit() - 1))
+	c.reset()
+}
+
+// reset sets the clock to what was drawn for the node.
+func (c *Clock) reset() {
+	c.setRate(c.basePPB)
+	c.SetSkew(time.Duration(c.baseSkew))
 }
 
 // Now is the node's wall time.
@@ -42,9 +58,11 @@ func (c *Clock) SetDrift(ppm float64) {
 	if !validDrift(ppm) {
 		panic(fmt.Sprintf("sim: drift of %v ppm", ppm))
 	}
-	c.local = c.elapsed(c.n.w.now)
-	c.anchor = c.n.w.now
-	c.ppb = int64(ppm * 1000)
+	c.setRate(int64(ppm * 1000))
+}
+
+func (c *Clock) setRate(ppb int64) {
+	c.local, c.anchor, c.ppb = c.elapsed(c.n.w.now), c.n.w.now, ppb
 	c.n.armWake()
 }
 

@@ -16,6 +16,8 @@ type Config struct {
 	Start    time.Time     // the virtual time at which the world begins; default 2000-01-01 00:00 UTC
 	Link     Link          // every link, until SetLink says otherwise
 	Disk     Disk          // every disk, until SetDisk says otherwise
+	MaxSkew  time.Duration // each node's wall clock begins skewed by up to so much, either way; default 0
+	MaxDrift float64       // each node's clock drifts by up to so many parts per million, either way; default 0
 	StepTime time.Duration // how long a batch keeps a node busy; default 20 µs, negative takes no time
 	Inbox    int           // messages that may wait at a node; the newest beyond them is lost; default 4096
 	Trace    *Trace        // records what happens; default nil, which costs nothing
@@ -176,6 +178,12 @@ func (c Config) validate() error {
 	}
 	if c.Inbox < 0 {
 		errs = append(errs, fmt.Errorf("sim: Config.Inbox is %d; it must not be negative", c.Inbox))
+	}
+	if c.MaxSkew < 0 || c.MaxSkew > longest {
+		errs = append(errs, fmt.Errorf("sim: Config.MaxSkew is %v; it must be from 0 to %v", c.MaxSkew, longest))
+	}
+	if !(c.MaxDrift >= 0 && c.MaxDrift <= 100_000) {
+		errs = append(errs, fmt.Errorf("sim: Config.MaxDrift is %v ppm; it must be from 0 to 100,000", c.MaxDrift))
 	}
 	if err := c.Link.validate(); err != nil {
 		errs = append(errs, fmt.Errorf("sim: Config.Link: %w", err))

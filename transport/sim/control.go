@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/coterie-go/coterie"
@@ -75,17 +76,17 @@ func (w *World) ResumeDisk(id coterie.NodeID) {
 	n.goOn(traceUnstall)
 }
 
-// goOn ends a pause or a stall, if no other one holds the node.
+// goOn ends a pause or a stall, if no longer one holds the node.
 func (n *node) goOn(kind traceKind) {
+	if kind == traceResume && n.w.now < n.pausedUntil || kind == traceUnstall && n.w.now < n.stalledUntil {
+		return
+	}
 	n.w.note(kind, n.index)
-	if !n.up || n.inLoop || n.blocked() {
-		return
-	}
-	if n.disk.finished {
+	switch {
+	case !n.up || n.inLoop || n.blocked():
+	case n.disk.finished:
 		n.synced()
-		return
-	}
-	if n.hasWork() {
+	case n.hasWork():
 		n.queueRun(n.w.now)
 	}
 }
@@ -102,38 +103,31 @@ func (w *World) Join(from, to coterie.NodeID) {
 	w.notePeer(traceJoin, w.must(from).index, w.must(to).index)
 }
 
-// Partition cuts every link between nodes of different groups, both ways; nodes in no group form one more. Links within
-// a group are joined.
+// Partition cuts every link between nodes of different groups, both ways; nodes in no group form one more. It takes the
+// place of an earlier Partition, and adds to Cut.
 func (w *World) Partition(groups ...[]coterie.NodeID) {
-	w.partition(never, groups)
+	w.splits = slices.DeleteFunc(w.splits, func(s split) bool { return s.until == never })
+	w.split(never, groups)
 	w.noteText(tracePartition, fmt.Sprint(groups))
 }
 
-func (w *World) partition(until int64, groups [][]coterie.NodeID) {
-	group := make([]int, len(w.nodes))
+func (w *World) split(until int64, groups [][]coterie.NodeID) {
+	s := split{until: until, group: make([]int32, len(w.nodes))}
 	for i, members := range groups {
 		for _, id := range members {
-			group[w.must(id).index] = i + 1
+			s.group[w.must(id).index] = int32(i) + 1
 		}
 	}
-	for _, a := range w.nodes {
-		for _, b := range w.nodes {
-			if a == b {
-				continue
-			}
-			l := a.link(b.index)
-			switch {
-			case group[a.index] != group[b.index]:
-				l.cutUntil = max(l.cutUntil, until)
-			case until == never:
-				l.cutUntil = 0
-			}
-		}
-	}
+	w.splits = append(slices.DeleteFunc(w.splits, func(old split) bool { return old.until <= w.now }), s)
 }
 
 // Heal joins all links and ends what a schedule did to them. What SetLink set stays.
 func (w *World) Heal() {
+	w.heal("")
+}
+
+func (w *World) heal(text string) {
+	w.splits = nil
 	for _, n := range w.nodes {
 		for _, l := range n.links {
 			if l != nil {
@@ -141,21 +135,19 @@ func (w *World) Heal() {
 			}
 		}
 	}
-	w.noteText(traceHeal, "")
+	w.noteText(traceHeal, text)
 }
 
 // HealAll ends every fault, for the phase in which a protocol must make progress: links are joined, nodes resume and
-// restart, disks go on and draw no more crashes, clocks are right and drift no more. Losses, latencies and slow disks
-// that Config, SetLink and SetDisk set stay. Faults that a Schedule has yet to begin will begin.
+// restart, disks go on and draw no more crashes, clocks are as Config drew them. Losses, latencies and slow disks that
+// Config, SetLink and SetDisk set stay. Faults that a Schedule has yet to begin will begin.
 func (w *World) HealAll() {
-	w.noteText(traceHeal, healedAll)
-	w.Heal()
+	w.heal(healedAll)
 	w.healed++
 	for _, n := range w.nodes {
 		n.disk.overrideUntil = 0
 		n.disk.set.Crash = 0
-		n.clock.SetDrift(0)
-		n.clock.SetSkew(0)
+		n.clock.reset()
 		if n.w.now < n.stalledUntil {
 			w.ResumeDisk(n.id)
 		}
@@ -172,7 +164,7 @@ func (w *World) SetLink(from, to coterie.NodeID, l Link) error {
 	if err := l.validate(); err != nil {
 		return fmt.Errorf("sim: link from %s to %s: %w", from, to, err)
 	}
-	w.must(from).link(w.must(to).index).set = l
+	w.must(from).link(w.must(to).index).set = &l
 	return nil
 }
 
@@ -186,7 +178,7 @@ func (w *World) SetLinks(l Link) error {
 	for _, n := range w.nodes {
 		for _, have := range n.links {
 			if have != nil {
-				have.set = l
+				have.set = nil
 			}
 		}
 	}

@@ -66,15 +66,7 @@ func (d *disk) pending() int { return len(d.batches) - d.head }
 
 // add takes a Ready: its records are written, and durable with the next sync that begins.
 func (d *disk) add(rd coterie.Ready) {
-	if d.head == len(d.batches) {
-		d.batches, d.head = d.batches[:0], 0
-	}
-	if len(d.batches) < cap(d.batches) {
-		d.batches = d.batches[:len(d.batches)+1]
-	} else {
-		d.batches = append(d.batches, batch{})
-	}
-	b := &d.batches[len(d.batches)-1]
+	b := d.nextBatch()
 	b.saves, b.bytes, b.keep = len(rd.Save), 0, rd.Keep
 	b.send = append(b.send[:0], rd.Send...)
 	b.events = append(b.events[:0], rd.Events...)
@@ -83,6 +75,22 @@ func (d *disk) add(rd coterie.Ready) {
 		d.sums = append(d.sums, checksum(record))
 		b.bytes += len(record)
 	}
+}
+
+// nextBatch returns a batch at the end of the queue, whose slices have been used before if they can be.
+func (d *disk) nextBatch() *batch {
+	if done := d.head; done > 0 && done >= len(d.batches)/2 {
+		for i := range d.batches[done:] {
+			d.batches[i], d.batches[done+i] = d.batches[done+i], d.batches[i]
+		}
+		d.batches, d.head = d.batches[:len(d.batches)-done], 0
+	}
+	if len(d.batches) < cap(d.batches) {
+		d.batches = d.batches[:len(d.batches)+1]
+	} else {
+		d.batches = append(d.batches, batch{})
+	}
+	return &d.batches[len(d.batches)-1]
 }
 
 // keep forgets what it may of the durable records, or a part of it, or nothing.

@@ -50,8 +50,8 @@ type mail struct {
 }
 
 func newNode(w *World, id coterie.NodeID, spec Node) *node {
-	n := &node{w: w, id: id, index: int32(len(w.nodes)), spec: spec, stepTime: int64(w.cfg.StepTime), wakeQueued: never}
-	n.clock.n = n
+	n := &node{w: w, id: id, index: int32(len(w.nodes)), spec: spec, stepTime: int64(w.cfg.StepTime), wake: never, wakeAt: never, wakeQueued: never}
+	n.clock.open(n)
 	n.disk.open(w.cfg, id)
 	src := newSource(w.cfg.Seed, "node", id, "")
 	n.phase = src.below(grid)
@@ -118,7 +118,7 @@ func (n *node) arrive(ev *event) {
 	switch {
 	case checksum(ev.payload) != ev.sum:
 		w.fail("immutable", fmt.Errorf("a payload that %s sent to %s was changed on its way", w.nodes[ev.from].id, n.id))
-	case w.now < l.cutUntil:
+	case w.isCut(l, ev.from, n.index):
 		reason = "cut"
 	case !n.up:
 		reason = "down"
@@ -128,13 +128,11 @@ func (n *node) arrive(ev *event) {
 		reason = "check failed"
 	}
 	if reason != "" {
-		l.lose(w)
-		if w.trace != nil {
-			w.trace.add(entry{at: w.now, kind: traceLost, node: ev.from, peer: n.index, id: ev.id, text: reason})
-		}
+		w.lose(l, ev.from, n.index, ev.id, reason)
 		return
 	}
-	l.deliver(w, w.now-ev.sent, len(ev.payload))
+	w.stats.Delivered++
+	l.stats.deliver(w.now - ev.sent)
 	n.waiting++
 	n.inbox = append(n.inbox, mail{from: ev.from, payload: ev.payload, id: ev.id})
 	n.kick()

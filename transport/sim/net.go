@@ -6,10 +6,11 @@ import (
 	"github.com/coterie-go/coterie"
 )
 
-// link is one direction between two nodes.
+// link is one direction between two nodes. It is made when it is first used, and small: a thousand nodes may have a
+// million.
 type link struct {
-	set           Link // by Config or SetLink
-	override      Link // by a fault, until overrideUntil
+	set           *Link // by SetLink; nil is Config.Link
+	override      *Link // by a fault, until overrideUntil
 	overrideUntil int64
 	cutUntil      int64
 	src           source
@@ -17,7 +18,23 @@ type link struct {
 	stats         linkCounts
 }
 
-// link returns the link from n to another node, made when it is first used.
+// split is a partition: links between nodes of different groups are cut.
+type split struct {
+	until int64
+	group []int32 // by node; nodes added later are in group 0
+}
+
+func (s *split) between(a, b int32) bool {
+	of := func(n int32) int32 {
+		if int(n) < len(s.group) {
+			return s.group[n]
+		}
+		return 0
+	}
+	return of(a) != of(b)
+}
+
+// link returns the link from n to another node.
 func (n *node) link(to int32) *link {
 	if int(to) >= len(n.links) {
 		n.links = append(n.links, make([]*link, len(n.w.nodes)-len(n.links))...)
@@ -25,17 +42,35 @@ func (n *node) link(to int32) *link {
 	if l := n.links[to]; l != nil {
 		return l
 	}
-	l := &link{set: n.w.cfg.Link, src: newSource(n.w.cfg.Seed, "link", n.id, n.w.nodes[to].id)}
-	l.stats.percentiles = len(n.w.nodes) <= maxPercentileNodes
+	l := &link{src: newSource(n.w.cfg.Seed, "link", n.id, n.w.nodes[to].id)}
+	if len(n.w.nodes) <= maxPercentileNodes {
+		l.stats.delays = &histogram{}
+	}
 	n.links[to] = l
 	return l
 }
 
-func (l *link) current(now int64) *Link {
-	if now < l.overrideUntil {
-		return &l.override
+func (l *link) current(w *World) *Link {
+	switch {
+	case w.now < l.overrideUntil:
+		return l.override
+	case l.set != nil:
+		return l.set
 	}
-	return &l.set
+	return &w.cfg.Link
+}
+
+// isCut reports whether what is sent or arrives on the link from a to b is lost now.
+func (w *World) isCut(l *link, a, b int32) bool {
+	if w.now < l.cutUntil {
+		return true
+	}
+	for i := range w.splits {
+		if s := &w.splits[i]; w.now < s.until && s.between(a, b) {
+			return true
+		}
+	}
+	return false
 }
 
 // checksumWhole is the size up to which a payload's checksum covers all of it; of a larger one it covers both ends.
@@ -67,34 +102,41 @@ func (n *node) send(env *coterie.Envelope) {
 		return
 	}
 	l := n.link(to)
-	cfg := l.current(w.now)
+	cfg := l.current(w)
 	w.stats.Sent++
 	w.stats.Bytes += uint64(len(env.Payload))
 	l.stats.sent++
 	l.stats.bytes += uint64(len(env.Payload))
-	queued := l.wait(cfg, w.now, len(env.Payload))
+	// All is drawn whatever comes of it, so that the messages that follow meet the same luck with and without a cut.
+	queued, lost := l.wait(cfg, w.now, len(env.Payload)), l.src.chance(cfg.Loss)
+	arrival := w.now + queued + l.latency(cfg)
+	again := l.src.chance(cfg.Duplicate)
 	reason := ""
 	switch {
-	case w.now < l.cutUntil:
+	case w.isCut(l, n.index, to):
 		reason = "cut"
 	case queued < 0:
 		reason = "link full"
-	case l.src.chance(cfg.Loss):
+	case lost:
 		reason = "lost"
 	}
 	if reason != "" {
-		l.lose(w)
-		if w.trace != nil {
-			w.trace.add(entry{at: w.now, kind: traceLost, node: n.index, peer: to, id: id, text: reason})
-		}
+		w.lose(l, n.index, to, id, reason)
 		return
 	}
-	arrival := w.now + queued + l.latency(cfg)
 	n.dispatch(to, arrival, id, env.Payload)
-	if l.src.chance(cfg.Duplicate) {
+	if again {
 		l.stats.duplicated++
 		w.stats.Duplicated++
 		n.dispatch(to, arrival+l.latency(cfg), id, env.Payload)
+	}
+}
+
+func (w *World) lose(l *link, from, to int32, id uint64, reason string) {
+	l.stats.lost++
+	w.stats.Lost++
+	if w.trace != nil {
+		w.trace.add(entry{at: w.now, kind: traceLost, node: from, peer: to, id: id, text: reason})
 	}
 }
 

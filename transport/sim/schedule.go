@@ -164,12 +164,12 @@ func (w *World) begin(f Fault, id uint64) {
 	healed := w.healed
 	switch f.Kind {
 	case FaultPartition:
-		w.partition(until, [][]coterie.NodeID{f.Nodes})
+		w.split(until, [][]coterie.NodeID{f.Nodes})
 	case FaultCut:
 		w.eachLink(f, func(l *link) { l.cutUntil = max(l.cutUntil, until) })
 	case FaultLink:
 		set := f.Link.withDefaults()
-		w.eachLink(f, func(l *link) { l.override, l.overrideUntil = set, until })
+		w.eachLink(f, func(l *link) { l.override, l.overrideUntil = &set, until })
 	case FaultCrash, FaultPause, FaultStall, FaultDisk, FaultDrift, FaultJump:
 		for _, id := range f.Nodes {
 			w.must(id).suffer(f, until)

@@ -57,33 +57,27 @@ func (w *World) LinkStats(from, to coterie.NodeID) LinkStats {
 
 const maxPercentileNodes = 128
 
-// linkCounts has a histogram of delays with eight buckets per power of two nanoseconds.
 type linkCounts struct {
 	sent, delivered, lost, duplicated, bytes uint64
-	total, most                              int64
-	percentiles                              bool
-	buckets                                  []uint32
+	total, most                              int64      // of the delays
+	delays                                   *histogram // nil if percentiles are not kept
 }
 
-func (l *link) lose(w *World) {
-	l.stats.lost++
-	w.stats.Lost++
-}
+// histogram counts durations in eight buckets per power of two nanoseconds.
+type histogram struct{ buckets []uint32 }
 
-func (l *link) deliver(w *World, delay int64, _ int) {
-	w.stats.Delivered++
-	c := &l.stats
+func (c *linkCounts) deliver(delay int64) {
 	c.delivered++
 	c.total += delay
 	c.most = max(c.most, delay)
-	if !c.percentiles {
+	if c.delays == nil {
 		return
 	}
 	b := bucket(delay)
-	for b >= len(c.buckets) {
-		c.buckets = append(c.buckets, 0)
+	for b >= len(c.delays.buckets) {
+		c.delays.buckets = append(c.delays.buckets, 0)
 	}
-	c.buckets[b]++
+	c.delays.buckets[b]++
 }
 
 // bucket numbers the range that a delay is in: delays under 8 have one each, then each power of two has eight.
@@ -111,17 +105,19 @@ func (c *linkCounts) export() LinkStats {
 		return s
 	}
 	s.Mean = time.Duration(c.total / int64(c.delivered))
-	s.P50, s.P90, s.P99 = c.percentile(50), c.percentile(90), c.percentile(99)
+	if c.delays != nil {
+		s.P50, s.P90, s.P99 = c.percentile(50), c.percentile(90), c.percentile(99)
+	}
 	return s
 }
 
 func (c *linkCounts) percentile(p uint64) time.Duration {
 	rank := (c.delivered*p + 99) / 100
 	seen := uint64(0)
-	for b, n := range c.buckets {
-		if seen += uint64(n); seen >= rank && n > 0 {
+	for b, n := range c.delays.buckets {
+		if seen += uint64(n); seen >= rank {
 			return time.Duration(min(bucketMiddle(b), c.most))
 		}
 	}
-	return 0
+	return time.Duration(c.most)
 }

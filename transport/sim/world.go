@@ -17,6 +17,7 @@ type World struct {
 	queue      queue
 	nodes      []*node
 	index      map[coterie.NodeID]int32
+	splits     []split
 	rng        *rand.Rand
 	invariants []invariant
 	err        error // final once set
