@@ -383,3 +383,6 @@ func (d *Driver[C]) refuse(err error) {
 		d.refusal = err
 	}
 }
+
+// NewSession opens a session, by which proposals are tried again without being applied twice.
+func (d *Driver[C]) NewSession(ctx context.Context) (*Session, error) { return NewSession(ctx, d) }

@@ -80,6 +80,13 @@ func (r *rig) mustPropose(t *testing.T, n int) int {
 	return total
 }
 
+// mustExpireAfter sets the state machine's deadline.
+func (r *rig) mustExpireAfter(t *testing.T, duration string) {
+	t.Helper()
+	_, err := r.Propose(t.Context(), []byte("due "+duration))
+	require.NoError(t, err)
+}
+
 func TestProposeAndReadFromManyGoroutines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, Config{})
@@ -309,36 +316,32 @@ func TestDeadlineMakesTheLeaderPropose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, Config{})
 		deadline := time.Now().Add(90 * time.Second)
-		r.mustDo(t, func(*solo) { r.sm.due = deadline })
-		r.mustPropose(t, 1)
+		r.mustExpireAfter(t, "90s")
 		time.Sleep(89 * time.Second)
 		synctest.Wait()
-		require.Equal(t, 0, r.sm.ticks)
+		require.EqualValues(t, 0, r.sm.ticks.Load())
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
-		require.Equal(t, 1, r.sm.ticks)
+		require.EqualValues(t, 1, r.sm.ticks.Load())
 		tick := r.sm.entries[len(r.sm.entries)-1]
 		assert.False(t, tick.Time.Before(deadline))
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		assert.Equal(t, 1, r.sm.ticks)
+		assert.EqualValues(t, 1, r.sm.ticks.Load())
 	})
 }
 
 func TestFollowerDoesNotTick(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, Config{})
-		r.mustDo(t, func(s *solo) {
-			r.sm.due = time.Now().Add(time.Second)
-			s.Emit(Leader{ID: "b", Term: 2})
-		})
-		r.mustPropose(t, 1)
+		r.mustDo(t, func(s *solo) { s.Emit(Leader{ID: "b", Term: 2}) })
+		r.mustExpireAfter(t, "1s")
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		require.Equal(t, 0, r.sm.ticks)
+		require.EqualValues(t, 0, r.sm.ticks.Load())
 		r.mustDo(t, func(s *solo) { s.Emit(Leader{ID: "a", Term: 3}) })
 		synctest.Wait()
-		assert.Equal(t, 1, r.sm.ticks)
+		assert.EqualValues(t, 1, r.sm.ticks.Load())
 	})
 }
 
@@ -346,16 +349,13 @@ func TestFollowerDoesNotTick(t *testing.T) {
 func TestTickIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, Config{})
-		r.mustDo(t, func(s *solo) {
-			r.sm.due = time.Now()
-			s.refuse = coterie.ErrOverloaded
-			s.Emit(Leader{ID: "a", Term: 1})
-		})
-		time.Sleep(time.Second)
+		r.mustExpireAfter(t, "1s")
+		r.mustDo(t, func(s *solo) { s.refuse = coterie.ErrOverloaded })
+		time.Sleep(time.Minute)
 		r.mustDo(t, func(s *solo) { s.refuse = nil })
 		time.Sleep(time.Second)
 		synctest.Wait()
-		assert.Equal(t, 1, r.sm.ticks)
+		assert.EqualValues(t, 1, r.sm.ticks.Load())
 	})
 }
 

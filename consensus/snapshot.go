@@ -57,14 +57,14 @@ func save(store coterie.Snapshots, name string, c *Capture, stop *atomic.Bool) (
 	return Snapshot{Name: name, Size: size, Checksum: hash.Sum64()}, nil
 }
 
-// stoppable is a writer that ends when stop is set.
+// stoppable is a writer that ends when stop, if there is one, is set.
 type stoppable struct {
 	w    io.Writer
 	stop *atomic.Bool
 }
 
 func (s stoppable) Write(p []byte) (int, error) {
-	if s.stop.Load() {
+	if s.stop != nil && s.stop.Load() {
 		return 0, coterie.ErrClosed
 	}
 	return s.w.Write(p)

@@ -8,7 +8,9 @@ import (
 	"io/fs"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coterie-go/coterie"
@@ -186,25 +188,32 @@ func (m *memory) Names() ([]string, error) {
 	return slices.Sorted(maps.Keys(m.files)), nil
 }
 
-// tally is a state machine that adds up its commands; it remembers what it applied.
+// tally is a state machine that adds up its commands; it remembers what it applied. The command "due 1s" sets the
+// deadline.
 type tally struct {
 	entries  []coterie.Entry
 	total    int
 	due      time.Time // what Deadline says
-	ticks    int
+	ticks    atomic.Int64
 	restored int
 }
 
 func (c *tally) Apply(e coterie.Entry) []byte {
 	c.entries = append(c.entries, e)
 	if len(e.Command) == 0 {
-		c.ticks++
+		c.ticks.Add(1)
 		if !e.Time.Before(c.due) {
 			c.due = time.Time{}
 		}
 		return nil
 	}
 	var n int
+	if due, ok := strings.CutPrefix(string(e.Command), "due "); ok {
+		var d time.Duration
+		d, _ = time.ParseDuration(due)
+		c.due = e.Time.Add(d)
+		return nil
+	}
 	if _, err := fmt.Sscan(string(e.Command), &n); err != nil {
 		return []byte(err.Error())
 	}

@@ -1,0 +1,160 @@
+package raft
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"time"
+
+	"github.com/coterie-go/coterie"
+	"github.com/coterie-go/coterie/quorum"
+)
+
+// Config configures a Core. ID and Voters are required, and Seed by NewCore.
+type Config struct {
+	// ID names this node for ever.
+	ID coterie.NodeID
+	// Voters are the first voters of a new cluster and their addresses, the same on every one of them. Once a node has
+	// started, its journal says who the members are, and Voters only gives addresses. An address may be empty if the
+	// Transport knows it.
+	Voters map[coterie.NodeID]string
+	// Witnesses are first members that vote but hold no data, and their addresses.
+	Witnesses map[coterie.NodeID]string
+	// Join is set on a node that is added to a running cluster: it begins without a configuration and waits until a
+	// leader, told by AddLearner or Reconfigure, brings it up to date. Voters then names members to be reached first.
+	Join bool
+
+	// Seed is where election time-outs are drawn from; another one for each incarnation, else every restart would
+	// repeat them. NewCore wants one; Start draws one if it is 0.
+	Seed uint64
+
+	// ElectionTimeout is the silence after which a follower campaigns; each draws its own between one and two of it.
+	// Default 1 s.
+	ElectionTimeout time.Duration
+	// HeartbeatInterval is the longest that a leader is silent. Default a tenth of ElectionTimeout.
+	HeartbeatInterval time.Duration
+	// LeaseReads lets a leader answer reads without asking, as long as a majority has promised to elect nobody else.
+	// They are linearizable only if no node's clock runs faster or slower than real time by more than ClockDrift.
+	LeaseReads bool
+	// ClockDrift is how much clocks may gain or lose, as a fraction; a lease is shorter for it. Default 0.05, which is
+	// far more than a sound machine's; at most 0.5.
+	ClockDrift float64
+	// QuiesceAfter is how long a group must have nothing to do until its leader falls almost silent and its followers
+	// stop to expect it; 0 is never. A quiet group wakes at the next proposal, read, message or Liveness.
+	QuiesceAfter time.Duration
+
+	// MaxCommandBytes is the longest command; longer ones are ErrTooLarge. Default 1 MiB.
+	MaxCommandBytes int
+	// MaxMessageBytes is how many bytes of commands one message carries; it always carries one. Default 512 KiB.
+	MaxMessageBytes int
+	// MaxInflightBytes and MaxInflightMessages are how much is sent to a follower before it answers. Default 4 MiB
+	// and 256.
+	MaxInflightBytes    int
+	MaxInflightMessages int
+	// MaxPendingBytes is how many bytes of commands may wait for commitment; more are ErrOverloaded. Default 64 MiB.
+	MaxPendingBytes int
+	// MaxUnapplied is how many bytes of commands may be emitted beyond Applied. Default 16 MiB.
+	MaxUnapplied int
+	// TrailingEntries are kept in memory and in the journal before a snapshot, for followers that are a little late.
+	// Default 4096; negative is none.
+	TrailingEntries int
+	// SnapshotChunkBytes is the size of the pieces a snapshot travels in. Default 256 KiB.
+	SnapshotChunkBytes int
+
+	// Trace, if set, is told every event of the protocol. It must not block, nor call the Core.
+	Trace func(TraceEvent)
+}
+
+// withDefaults returns the Config with every default filled in.
+func (cfg Config) withDefaults() Config {
+	set := func(p *int, v int) {
+		if *p == 0 {
+			*p = v
+		}
+	}
+	if cfg.ElectionTimeout == 0 {
+		cfg.ElectionTimeout = time.Second
+	}
+	if cfg.HeartbeatInterval == 0 {
+		cfg.HeartbeatInterval = cfg.ElectionTimeout / 10
+	}
+	if cfg.ClockDrift == 0 {
+		cfg.ClockDrift = 0.05
+	}
+	set(&cfg.MaxCommandBytes, 1<<20)
+	set(&cfg.MaxMessageBytes, 512<<10)
+	set(&cfg.MaxInflightBytes, 4<<20)
+	set(&cfg.MaxInflightMessages, 256)
+	set(&cfg.MaxPendingBytes, 64<<20)
+	set(&cfg.MaxUnapplied, 16<<20)
+	set(&cfg.TrailingEntries, 4096)
+	set(&cfg.SnapshotChunkBytes, 256<<10)
+	return cfg
+}
+
+// validate joins all faults of a Config with its defaults.
+func (cfg *Config) validate() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf("raft: Config."+format, args...)) }
+	if cfg.ID == "" {
+		bad("ID is empty")
+	}
+	if cfg.Seed == 0 {
+		bad("Seed is 0")
+	}
+	_, voter := cfg.Voters[cfg.ID]
+	_, witness := cfg.Witnesses[cfg.ID]
+	switch {
+	case len(cfg.Voters) == 0 && !cfg.Join:
+		bad("Voters is empty; a node that is added to a cluster sets Join")
+	case !cfg.Join && !voter && !witness:
+		bad("Voters does not name the node itself, %q; a node that is added to a cluster sets Join", cfg.ID)
+	}
+	for id := range cfg.Voters {
+		if _, both := cfg.Witnesses[id]; both {
+			bad("Witnesses names %q, which is in Voters too", id)
+		}
+		if id == "" {
+			bad("Voters names a node \"\"")
+		}
+	}
+	if n := len(cfg.Voters) + len(cfg.Witnesses); n > quorum.MaxNodes {
+		bad("Voters and Witnesses are %d, more than %d", n, quorum.MaxNodes)
+	}
+	if cfg.HeartbeatInterval <= 0 || cfg.ElectionTimeout < 2*cfg.HeartbeatInterval {
+		bad("ElectionTimeout %v is less than twice HeartbeatInterval %v", cfg.ElectionTimeout, cfg.HeartbeatInterval)
+	}
+	if cfg.ClockDrift < 0 || cfg.ClockDrift > 0.5 {
+		bad("ClockDrift %g is not within 0 and 0.5", cfg.ClockDrift)
+	}
+	if cfg.QuiesceAfter < 0 {
+		bad("QuiesceAfter %v is negative", cfg.QuiesceAfter)
+	}
+	for name, v := range map[string]int{
+		"MaxCommandBytes": cfg.MaxCommandBytes, "MaxMessageBytes": cfg.MaxMessageBytes,
+		"MaxInflightBytes": cfg.MaxInflightBytes, "MaxInflightMessages": cfg.MaxInflightMessages,
+		"MaxPendingBytes": cfg.MaxPendingBytes, "MaxUnapplied": cfg.MaxUnapplied,
+		"SnapshotChunkBytes": cfg.SnapshotChunkBytes,
+	} {
+		if v < 0 {
+			bad("%s %d is negative", name, v)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// bootstrap returns the configuration that a new cluster begins with.
+func (cfg *Config) bootstrap() Membership {
+	if cfg.Join {
+		return Membership{}
+	}
+	var m Membership
+	for id, address := range maps.All(cfg.Voters) {
+		m.Members = append(m.Members, Member{ID: id, Address: address})
+	}
+	for id, address := range maps.All(cfg.Witnesses) {
+		m.Members = append(m.Members, Member{ID: id, Address: address, Role: Witness})
+	}
+	sortMembers(m.Members)
+	return m
+}

@@ -1,0 +1,2 @@
+// Package raft is the Raft consensus protocol.
+package raft
