@@ -17,21 +17,15 @@ func (v Vector) AppendBinary(b []byte) ([]byte, error) {
 	b = slices.Grow(b, v.sizeBound())
 	b = append(b, format)
 	b = wire.AppendUvarint(b, uint64(len(v.entries)))
+	at := len(b)
+	b = b[:cap(b)] // written by index: the room is there, and append would ask for each byte
 	for i := range v.entries {
 		e := &v.entries[i]
-		if len(e.id) < 0x80 {
-			b = append(b, byte(len(e.id)))
-		} else {
-			b = wire.AppendUvarint(b, uint64(len(e.id)))
-		}
-		b = append(b, e.id...)
-		if e.n < 0x80 {
-			b = append(b, byte(e.n))
-		} else {
-			b = wire.AppendUvarint(b, e.n)
-		}
+		at = putUvarint(b, at, uint64(len(e.id)))
+		at += copy(b[at:], e.id)
+		at = putUvarint(b, at, e.n)
 	}
-	return b, nil
+	return b[:at], nil
 }
 
 // MarshalBinary returns the encoding of v; see AppendBinary.
@@ -90,6 +84,17 @@ func scanVector(b []byte, f func(left int, id []byte, n uint64)) error {
 		return fmt.Errorf("clock: vector: %w", err)
 	}
 	return nil
+}
+
+// putUvarint writes a varint at a place of b and returns the place after it.
+func putUvarint(b []byte, at int, n uint64) int {
+	for n >= 0x80 {
+		b[at] = byte(n) | 0x80
+		n >>= 7
+		at++
+	}
+	b[at] = byte(n)
+	return at + 1
 }
 
 // sizeBound returns a number of bytes that the encoding does not exceed.

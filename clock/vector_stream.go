@@ -1,8 +1,10 @@
 package clock
 
 import (
+	"encoding/binary"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/coterie-go/coterie"
 	"github.com/coterie-go/coterie/internal/wire"
@@ -15,7 +17,6 @@ import (
 // The zero value is ready to use. It is not safe for concurrent use.
 type VectorEncoder struct {
 	known []knownID // by id
-	fresh []coterie.NodeID
 }
 
 // knownID is an id and its number in the stream.
@@ -27,29 +28,44 @@ type knownID struct {
 // AppendVector appends the encoding of v: a format byte; the ids that are new to the stream, their number first, which
 // are numbered on; then the number of entries and for each the id's number and the count. It never fails.
 func (e *VectorEncoder) AppendVector(b []byte, v Vector) []byte {
-	e.learn(v)
 	b = append(b, format)
-	b = wire.AppendUvarint(b, uint64(len(e.fresh)))
-	for _, id := range e.fresh {
+	// New ids are rare: try without, and learn them if one turns up.
+	if whole, ok := e.appendEntries(append(b, 0), v); ok {
+		return whole
+	}
+	fresh := e.learn(v)
+	b = wire.AppendUvarint(b, uint64(len(fresh)))
+	for _, id := range fresh {
 		b = wire.AppendString(b, id)
 	}
-	b = wire.AppendUvarint(b, uint64(len(v.entries)))
-	k := e.known
-	for i := range v.entries {
-		x := &v.entries[i]
-		for k[0].id != x.id {
-			k = k[1:]
-		}
-		b = wire.AppendUvarint(b, k[0].number)
-		b = wire.AppendUvarint(b, x.n)
-		k = k[1:]
-	}
+	b, _ = e.appendEntries(b, v)
 	return b
 }
 
-// learn numbers the ids of v that the stream does not have yet and leaves them in fresh.
-func (e *VectorEncoder) learn(v Vector) {
-	e.fresh = e.fresh[:0]
+// appendEntries appends the entries, unless an id is not known.
+func (e *VectorEncoder) appendEntries(b []byte, v Vector) ([]byte, bool) {
+	b = wire.AppendUvarint(b, uint64(len(v.entries)))
+	at := len(b)
+	b = slices.Grow(b, len(v.entries)*2*binary.MaxVarintLen64)
+	b = b[:cap(b)]
+	k := 0
+	for i := range v.entries {
+		x := &v.entries[i]
+		for k < len(e.known) && e.known[k].id != x.id {
+			k++
+		}
+		if k == len(e.known) {
+			return nil, false
+		}
+		at = putUvarint(b, at, e.known[k].number)
+		at = putUvarint(b, at, x.n)
+		k++
+	}
+	return b[:at], true
+}
+
+// learn numbers the ids of v that the stream does not have yet, and returns them.
+func (e *VectorEncoder) learn(v Vector) (fresh []coterie.NodeID) {
 	k := e.known
 	for i := range v.entries {
 		id := v.entries[i].id
@@ -57,16 +73,14 @@ func (e *VectorEncoder) learn(v Vector) {
 			k = k[1:]
 		}
 		if len(k) == 0 || k[0].id != id {
-			e.fresh = append(e.fresh, id)
+			fresh = append(fresh, id)
 		}
 	}
-	if len(e.fresh) == 0 {
-		return
-	}
-	for _, id := range e.fresh {
+	for _, id := range fresh {
 		e.known = append(e.known, knownID{id, uint64(len(e.known))})
 	}
-	slices.SortFunc(e.known, func(a, b knownID) int { return Dot{Node: a.id}.Compare(Dot{Node: b.id}) })
+	slices.SortFunc(e.known, func(a, b knownID) int { return strings.Compare(string(a.id), string(b.id)) })
+	return fresh
 }
 
 // VectorDecoder decodes what one VectorEncoder wrote. The zero value is ready to use. It is not safe for concurrent
