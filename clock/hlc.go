@@ -133,9 +133,9 @@ func NewHLC(cfg HLCConfig) (*HLC, error) {
 // Now returns the timestamp of a local event or a send, greater than all before.
 //
 // It has no error to check, since it can do without Persist for a while: when that fails, the clock stops following
-// the wall clock and counts on below the last bound, which at the default Window leaves room for 500 million
-// timestamps; Err tells, every call tries again, and Update refuses what lies beyond the bound. Should the room be used
-// up, Now returns the zero Timestamp, the only one that IsZero, and issues none that a restart could issue again.
+// the wall clock and counts on through the last quarter of the Window below the last bound, which by default has room
+// for 250 million timestamps; Err tells, every call tries again, and Update refuses what lies in that quarter or
+// beyond. Should the room be used up, Now returns the zero Timestamp, the only one that IsZero, and issues none that a restart could issue again.
 func (h *HLC) Now() Timestamp {
 	wall := h.wall()
 	// Mostly an event is not the first in its step of the wall clock. Then counting on is enough, which unlike an
@@ -153,7 +153,7 @@ func (h *HLC) Now() Timestamp {
 		last := h.last.Load()
 		next := max(last+1, wall)
 		if next >= h.renew.Load() {
-			if next = h.extend(last+1, next); next == 0 {
+			if next = h.extend(last+1, next, true); next == 0 {
 				return Timestamp{}
 			}
 		}
@@ -179,7 +179,7 @@ func (h *HLC) Update(remote Timestamp) (Timestamp, error) {
 		least := max(last, remote.Time) + 1
 		next := max(least, wall)
 		if next >= h.renew.Load() {
-			if next = h.extend(least, next); next == 0 {
+			if next = h.extend(least, next, remote.Time <= last); next == 0 {
 				return Timestamp{}, fmt.Errorf("clock: update to %v: %w: %w", remote, ErrNotPersisted, h.Err())
 			}
 		}
@@ -217,10 +217,12 @@ func (h *HLC) wall() uint64 {
 }
 
 // extend is called when the wanted timestamp has reached the bound's renewal. It returns the timestamp to issue: want,
-// or the least allowed one while the bound cannot be moved, or 0 if even that is beyond the bound.
-func (h *HLC) extend(least, want uint64) uint64 {
-	// Below the bound one caller persists and the rest go on; beyond it they must wait for that.
-	if want <= h.upper.Load() {
+// or the least allowed one while the bound cannot be moved, or 0 if there is none. The last quarter below the bound is
+// kept for counting on by one: a wall clock or a peer that ran up to the bound would leave no room.
+func (h *HLC) extend(least, want uint64, counting bool) uint64 {
+	reserve := uint64(h.cfg.Window) / 4
+	// Below the reserve one caller persists and the rest go on; beyond it they must wait for that.
+	if want <= h.upper.Load()-reserve {
 		if !h.persisting.TryLock() {
 			return want
 		}
@@ -232,9 +234,9 @@ func (h *HLC) extend(least, want uint64) uint64 {
 		_ = h.persist(want) // Err keeps the error; what it means for the timestamp follows
 	}
 	switch upper := h.upper.Load(); {
-	case want <= upper:
+	case want <= upper-reserve:
 		return want
-	case least <= upper:
+	case least <= upper-reserve, counting && least <= upper:
 		return least
 	}
 	return 0

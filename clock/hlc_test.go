@@ -215,6 +215,22 @@ func TestHLCPersistsAheadByWindow(t *testing.T) {
 	require.NoError(t, h.Err())
 }
 
+// However the wall clock or a peer runs up to the bound while it cannot be moved, a quarter of the Window is left.
+func TestHLCKeepsRoomBelowTheBound(t *testing.T) {
+	w, d := newFakeWall(), &disk{}
+	h := mustHLC(t, HLCConfig{Now: w.now, Persist: d.persist, Window: 100 * time.Millisecond})
+	d.fail = errors.New("disk full")
+	for range 3000 { // 195 ms
+		require.False(t, h.Now().IsZero())
+		w.move(step)
+		_, err := h.Update(Timestamp{Time: d.upper.Time - 1})
+		require.ErrorIs(t, err, ErrNotPersisted)
+	}
+	require.Less(t, h.Last().Time, d.upper.Time-uint64(24*time.Millisecond))
+	_, err := h.Update(Timestamp{Time: 1}) // what asks for no room is still taken
+	require.NoError(t, err)
+}
+
 // With the room below the bound used up and no way to move it, the clock issues nothing rather than something unsafe.
 func TestHLCWithoutRoomIssuesZero(t *testing.T) {
 	w, d := newFakeWall(), &disk{}
