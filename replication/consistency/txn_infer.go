@@ -1,0 +1,447 @@
+package consistency
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// element is a value of a key.
+type element struct {
+	key   int32
+	value int64
+}
+
+// list is what is known of one key's list.
+type list struct {
+	longest []int64 // the longest that was read, and ...
+	reader  int32   // ... by whom
+	unread  []int32 // committed transactions with an append that no read shows, in order
+	end     int32   // helper after the last version that was read, or none
+}
+
+// left reports whether a transaction has an append that no read shows.
+func (s *list) left(t int32) bool {
+	_, found := slices.BinarySearch(s.unread, t)
+	return found
+}
+
+// lists is the state of inferLists.
+type lists struct {
+	*dependencies
+	writer map[element]int32 // who appended
+	final  map[element]bool  // whether its transaction appended no more to the key
+	seen   map[element]bool  // whether a read shows it
+	heirs  map[element]int32 // of the first so many elements of a list: who read them and then appended
+	lists  []list
+	own    []TxnOp // scratch: appends of the transaction at hand
+}
+
+// inferLists finds the dependencies of transactions on lists.
+func (d *dependencies) inferLists() error {
+	l := &lists{
+		dependencies: d,
+		writer:       make(map[element]int32, len(d.h)),
+		final:        make(map[element]bool, len(d.h)),
+		seen:         make(map[element]bool, len(d.h)),
+		heirs:        make(map[element]int32),
+	}
+	if err := l.collectAppends(); err != nil {
+		return err
+	}
+	l.lists = make([]list, len(d.names))
+	for t := range d.h {
+		if d.committed[t] {
+			l.findLongest(int32(t))
+		}
+	}
+	l.commitSeen()
+	l.orderVersions()
+	for t := range d.h {
+		if d.committed[t] && !d.h[t].Unknown {
+			l.placeReads(int32(t))
+		}
+	}
+	return nil
+}
+
+// collectAppends notes who appended what.
+func (l *lists) collectAppends() error {
+	for t := range l.h {
+		ops := l.ops(int32(t))
+		for i, op := range ops {
+			k := l.key(op.Key)
+			switch op.Kind {
+			case Read:
+				continue
+			case Append:
+			case Write, CompareAndSet:
+				return fmt.Errorf("%w: transaction %d has a %v on list %s", ErrHistory, t, op.Kind, op.Key)
+			}
+			e := element{k, op.Value}
+			if other, ok := l.writer[e]; ok {
+				return fmt.Errorf("%w: transactions %d and %d both append %d to %s", ErrHistory, other, t, op.Value, op.Key)
+			}
+			l.writer[e] = int32(t)
+			l.final[e] = !slices.ContainsFunc(ops[i+1:], func(o TxnOp) bool { return o.Kind == Append && o.Key == op.Key })
+		}
+	}
+	return nil
+}
+
+// findLongest looks through a transaction's reads for lists longer than those known.
+func (l *lists) findLongest(t int32) {
+	if l.h[t].Unknown {
+		return
+	}
+	for _, op := range l.h[t].Out.Ops {
+		if op.Kind != Read {
+			continue
+		}
+		if s := &l.lists[l.key(op.Key)]; len(op.List) > len(s.longest) {
+			s.longest, s.reader = op.List, t
+		}
+	}
+}
+
+// commitSeen concludes from what was read who has taken effect, and reports what should not have been.
+func (l *lists) commitSeen() {
+	for k := range l.lists {
+		s := &l.lists[k]
+		for _, v := range s.longest {
+			e := element{int32(k), v}
+			w, ok := l.writer[e]
+			twice := l.seen[e]
+			l.seen[e] = true
+			switch {
+			case twice:
+				l.report(DuplicateElement, ReadUncommitted, []int32{s.reader}, "transaction %d read %s %v, with %d twice",
+					s.reader, l.names[k], s.longest, v)
+			case !ok:
+				l.report(UnwrittenRead, ReadUncommitted, []int32{s.reader}, "transaction %d read %s %v, but nobody appended %d",
+					s.reader, l.names[k], s.longest, v)
+			case l.h[w].Unknown:
+				l.committed[w] = true
+			}
+		}
+	}
+}
+
+// orderVersions adds the write dependencies: each list shows the order of its appends, and appends that no read shows
+// come after all that one does. A helper stands between these and those.
+func (l *lists) orderVersions() {
+	for k := range l.lists {
+		s := &l.lists[k]
+		last := none
+		for _, v := range s.longest {
+			w, ok := l.writer[element{int32(k), v}]
+			if !ok || !l.committed[w] {
+				continue
+			}
+			if last != none && last != w {
+				l.g.add(last, w, writeWrite, int32(k))
+			}
+			last = w
+		}
+		s.end = last
+	}
+	for t := range l.h {
+		if !l.committed[t] {
+			continue
+		}
+		for _, op := range l.ops(int32(t)) {
+			if op.Kind == Append && !l.seen[element{l.key(op.Key), op.Value}] {
+				s := &l.lists[l.key(op.Key)]
+				s.unread = append(s.unread, int32(t))
+			}
+		}
+	}
+	for k := range l.lists {
+		s := &l.lists[k]
+		last := s.end
+		s.end = none
+		if len(s.unread) == 0 {
+			continue
+		}
+		s.end = l.g.helper()
+		through := last != none && !s.left(last)
+		if through {
+			l.g.add(last, s.end, writeWrite, int32(k))
+		}
+		for _, t := range s.unread {
+			l.g.add(s.end, t, writeWrite, int32(k))
+			if last != none && !through && t != last {
+				l.g.add(last, t, writeWrite, int32(k))
+			}
+		}
+	}
+}
+
+// placeReads checks each read of a transaction against its own doings, and adds what it depends on.
+func (l *lists) placeReads(t int32) {
+	ops := l.h[t].Out.Ops
+	for i, op := range ops {
+		if op.Kind != Read {
+			continue
+		}
+		k := l.key(op.Key)
+		outside, ok := l.outside(ops[:i], op)
+		if !ok {
+			l.report(Internal, SnapshotIsolation, []int32{t}, "transaction %d did %v, then read %s %v", t, ops[:i], op.Key, op.List)
+			continue
+		}
+		if !slices.Equal(op.List, l.lists[k].longest[:len(op.List)]) {
+			other := l.lists[k].reader
+			l.report(IncompatibleOrder, ReadCommitted, []int32{t, other}, "transaction %d read %s %v, and transaction %d read %v",
+				t, op.Key, op.List, other, l.lists[k].longest)
+			l.checkElements(t, op)
+			continue
+		}
+		l.checkElements(t, op)
+		l.dependOn(t, k, outside)
+		if slices.ContainsFunc(ops[i+1:], func(o TxnOp) bool { return o.Kind == Append && o.Key == op.Key }) {
+			version := element{k, int64(outside)}
+			if other, ok := l.heirs[version]; ok && other != t {
+				l.reportLost(other, t, op.Key)
+			}
+			l.heirs[version] = t
+		}
+	}
+}
+
+// reportLost reports that two transactions replaced one version, each without having seen the other's: in whichever
+// order they wrote, the first one's update is lost.
+func (d *dependencies) reportLost(s, t int32, key string) {
+	d.report(LostUpdate, SnapshotIsolation, []int32{s, t},
+		"transactions %d and %d both read one version of %s and wrote the next", s, t, key)
+}
+
+// outside returns how much of a list that was read came from other transactions, and whether the read agrees with
+// what its transaction had done before.
+func (l *lists) outside(before []TxnOp, read TxnOp) (int, bool) {
+	l.own = l.own[:0]
+	expected := -1
+	for _, op := range before {
+		if op.Key != read.Key {
+			continue
+		}
+		if op.Kind == Append {
+			l.own = append(l.own, op)
+			continue
+		}
+		// What was read before, with what was appended since, is what must be read now.
+		expected = len(op.List) - len(l.own)
+		for j := range op.List[:max(0, expected)] {
+			if j >= len(read.List) || read.List[j] != op.List[j] {
+				return 0, false
+			}
+		}
+	}
+	outside := len(read.List) - len(l.own)
+	if outside < 0 || expected >= 0 && outside != expected {
+		return 0, false
+	}
+	for j, op := range l.own {
+		if read.List[outside+j] != op.Value {
+			return 0, false
+		}
+	}
+	return outside, true
+}
+
+// checkElements reports elements that should never have been seen.
+func (l *lists) checkElements(t int32, op TxnOp) {
+	k := l.key(op.Key)
+	for _, v := range op.List {
+		w, ok := l.writer[element{k, v}]
+		if ok && !l.committed[w] && !l.h[w].Unknown {
+			l.report(AbortedRead, ReadCommitted, []int32{w, t}, "transaction %d read %s %v, with the %d of transaction %d, which was aborted",
+				t, op.Key, op.List, v, w)
+		}
+	}
+}
+
+// dependOn adds what follows from a transaction having read the first outside elements of a list.
+func (l *lists) dependOn(t, k int32, outside int) {
+	s := &l.lists[k]
+	if outside > 0 {
+		e := element{k, s.longest[outside-1]}
+		if w, ok := l.writer[e]; ok && w != t && l.committed[w] {
+			if !l.final[e] {
+				l.report(IntermediateRead, ReadCommitted, []int32{w, t}, "transaction %d read %s %v, in the middle of transaction %d, which went on appending",
+					t, l.names[k], s.longest[:outside], w)
+			}
+			l.g.add(w, t, writeRead, k)
+		}
+	}
+	for _, v := range s.longest[outside:] {
+		w, ok := l.writer[element{k, v}]
+		if !ok || !l.committed[w] {
+			continue
+		}
+		if w != t {
+			l.g.add(t, w, readWrite, k)
+		}
+		return
+	}
+	if s.end != none && !s.left(t) {
+		l.g.add(t, s.end, readWrite, k)
+		return
+	}
+	for _, w := range s.unread {
+		if w != t {
+			l.g.add(t, w, readWrite, k)
+		}
+	}
+}
+
+// register is what is known of one key's register.
+type register struct {
+	readers map[int64][]int32 // who read a value from outside
+	follow  map[int64][]int32 // who read a value and then wrote another
+	writers []int32
+}
+
+// inferRegisters finds the dependencies of transactions on registers.
+func (d *dependencies) inferRegisters() error {
+	writer, final := make(map[element]int32), make(map[element]bool)
+	for t := range d.h {
+		ops := d.ops(int32(t))
+		for i, op := range ops {
+			e := element{d.key(op.Key), op.Value}
+			switch {
+			case op.Kind == Read:
+				continue
+			case op.Kind != Write:
+				return fmt.Errorf("%w: transaction %d has a %v on register %s", ErrHistory, t, op.Kind, op.Key)
+			case op.Value == 0:
+				return fmt.Errorf("%w: transaction %d writes 0 to %s, which is what it holds at first", ErrHistory, t, op.Key)
+			}
+			if other, ok := writer[e]; ok {
+				return fmt.Errorf("%w: transactions %d and %d both write %d to %s", ErrHistory, other, t, op.Value, op.Key)
+			}
+			writer[e] = int32(t)
+			final[e] = !slices.ContainsFunc(ops[i+1:], func(o TxnOp) bool { return o.Kind == Write && o.Key == op.Key })
+		}
+	}
+	for t := range d.h {
+		if d.h[t].Unknown || d.h[t].Out.Aborted {
+			continue
+		}
+		for _, op := range d.h[t].Out.Ops {
+			if w, ok := writer[element{d.key(op.Key), op.Value}]; op.Kind == Read && ok && d.h[w].Unknown {
+				d.committed[w] = true
+			}
+		}
+	}
+	registers := make([]register, len(d.names))
+	for t := range d.h {
+		if d.committed[t] {
+			d.readRegisters(int32(t), registers, writer, final)
+		}
+	}
+	for k := range registers {
+		d.orderRegister(int32(k), &registers[k], writer)
+	}
+	return nil
+}
+
+// readRegisters checks a transaction's reads, and notes them and its writes.
+func (d *dependencies) readRegisters(t int32, registers []register, writer map[element]int32, final map[element]bool) {
+	current := make(map[int32]int64)  // what the transaction knows a key to hold
+	external := make(map[int32]int64) // what it read before it wrote
+	wrote := make(map[int32]bool)
+	for _, op := range d.ops(t) {
+		k := d.key(op.Key)
+		r := &registers[k]
+		if op.Kind == Write {
+			if v, ok := external[k]; ok && !wrote[k] {
+				appendTo(&r.follow, v, t)
+			}
+			if !wrote[k] {
+				r.writers = append(r.writers, t)
+			}
+			current[k], wrote[k] = op.Value, true
+			continue
+		}
+		if d.h[t].Unknown {
+			continue
+		}
+		if v, ok := current[k]; ok {
+			if v != op.Value {
+				d.report(Internal, SnapshotIsolation, []int32{t}, "transaction %d knew %s to be %d, then read %d", t, op.Key, v, op.Value)
+			}
+			continue
+		}
+		current[k], external[k] = op.Value, op.Value
+		appendTo(&r.readers, op.Value, t)
+		e := element{k, op.Value}
+		w, ok := writer[e]
+		switch {
+		case op.Value == 0:
+		case !ok:
+			d.report(UnwrittenRead, ReadUncommitted, []int32{t}, "transaction %d read %s %d, which nobody wrote", t, op.Key, op.Value)
+		case !d.committed[w]:
+			d.report(AbortedRead, ReadCommitted, []int32{w, t}, "transaction %d read %s %d of transaction %d, which was aborted", t, op.Key, op.Value, w)
+		case w == t: // it read what it was to write
+			d.report(Internal, SnapshotIsolation, []int32{t}, "transaction %d read %s %d before it wrote it", t, op.Key, op.Value)
+		default:
+			if !final[e] {
+				d.report(IntermediateRead, ReadCommitted, []int32{w, t}, "transaction %d read %s %d in the middle of transaction %d, which went on writing", t, op.Key, op.Value, w)
+			}
+			d.g.add(w, t, writeRead, k)
+		}
+	}
+}
+
+// orderRegister adds what is known of the order of a register's versions.
+func (d *dependencies) orderRegister(k int32, r *register, writer map[element]int32) {
+	for v, followers := range sortedMap(r.follow) {
+		w, ok := writer[element{k, v}]
+		if len(followers) > 1 {
+			d.reportLost(followers[0], followers[1], d.names[k])
+		}
+		for _, t := range followers {
+			if v != 0 && ok && w != t && d.committed[w] {
+				d.g.add(w, t, writeWrite, k)
+			}
+			for _, reader := range r.readers[v] {
+				if reader != t {
+					d.g.add(reader, t, readWrite, k)
+				}
+			}
+		}
+	}
+	// Every write replaces, at last, the initial value: whoever read that precedes all writers but itself.
+	first := r.follow[0]
+	if len(r.readers[0]) == 0 || len(r.writers) == 0 {
+		return
+	}
+	all, rest := d.g.helper(), d.g.helper()
+	for _, t := range r.writers {
+		d.g.add(all, t, writeWrite, k)
+		if !slices.Contains(first, t) {
+			d.g.add(rest, t, writeWrite, k)
+		}
+	}
+	for _, reader := range r.readers[0] {
+		if slices.Contains(first, reader) {
+			d.g.add(reader, rest, readWrite, k)
+		} else {
+			d.g.add(reader, all, readWrite, k)
+		}
+	}
+}
+
+func appendTo(m *map[int64][]int32, v int64, t int32) {
+	if *m == nil {
+		*m = make(map[int64][]int32)
+	}
+	(*m)[v] = append((*m)[v], t)
+}
+
+// sortBy sorts by a time.
+func sortBy(txns []int32, at func(int32) time.Duration) {
+	slices.SortStableFunc(txns, func(a, b int32) int { return cmp.Compare(at(a), at(b)) })
+}
