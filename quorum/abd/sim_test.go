@@ -162,6 +162,7 @@ func (c *world) settle() {
 	require.NoError(c.t, c.RunUntil(func() bool { return c.done > done+5*len(c.ids) }, 20*time.Second))
 	c.stop = true
 	require.NoError(c.t, c.RunUntil(func() bool { return len(c.under) == 0 }, 5*time.Second))
+	require.NoError(c.t, c.Run(c.pause)) // until every client has seen that it is to stop
 }
 
 func (c *world) verdict() consistency.Result {
@@ -199,4 +200,170 @@ func TestAtomicRegistersAreLinearizable(t *testing.T) {
 		require.Equal(t, consistency.Holds, res.Verdict, "%v", res)
 		require.Greater(t, w.done, 20)
 	})
+}
+
+// A read that does not write back what it found is the Regular form. The same worlds find it out.
+func TestWithoutWriteBackReadsAreNotLinearizable(t *testing.T) {
+	all := systems(t)
+	for seed := uint64(1); seed <= 400; seed++ {
+		w := run(t, seed, worldConfig{system: all[seed%3], keys: 1, form: abd.Regular, sim: sim.Config{Link: sim.Link{Loss: 0.02, Reorder: 0.1}}})
+		if res := w.verdict(); res.Verdict == consistency.Violated {
+			t.Logf("seed %d: %v", seed, res)
+			return
+		}
+	}
+	t.Error("no seed found that regular registers are not atomic")
+}
+
+// regular checks the definition: a read returns a value that was being written while it ran, or the value of a write
+// before it that no other write lies between.
+func regular(t *testing.T, history consistency.History[access, reply]) {
+	end := func(op consistency.Operation[access, reply]) time.Duration {
+		if op.Unknown {
+			return 1 << 62
+		}
+		return op.Return
+	}
+	for _, r := range history {
+		if r.In.Kind != consistency.Read || r.Unknown {
+			continue
+		}
+		var from *consistency.Operation[access, reply]
+		for i, w := range history {
+			if w.In.Kind == consistency.Write && w.In.Value == r.Out.Value {
+				from = &history[i]
+			}
+		}
+		for _, w := range history {
+			if w.In.Kind != consistency.Write || w.In.Key != r.In.Key || end(w) >= r.Call {
+				continue
+			}
+			require.NotNil(t, from, "%v, but %v was written", r, w)
+			require.False(t, end(*from) < w.Call, "%v returned the value of %v although %v came after it", r, *from, w)
+		}
+		if from != nil {
+			require.Less(t, from.Call, r.Return)
+			require.Equal(t, from.In.Key, r.In.Key)
+		} else {
+			require.Empty(t, r.Out.Value)
+		}
+	}
+}
+
+func TestRegularRegistersAreRegular(t *testing.T) {
+	all := systems(t)
+	simtest.Seeds(t, testsize.N(30, 1000), func(t *testing.T, seed uint64) {
+		w := run(t, seed, worldConfig{system: all[seed%3], keys: 2, form: abd.Regular, sim: sim.Config{
+			Link: sim.Link{Loss: 0.02, Duplicate: 0.05, Reorder: 0.1}, Disk: sim.Disk{Crash: 0.003}}})
+		regular(t, w.rec.History())
+		require.Zero(t, w.rounds[2], "one round trip")
+	})
+}
+
+// masking returns a system of 4f+1 servers of which f lie: to each reader something of their own, with a timestamp
+// from the future, the past, or that of the other liars.
+func masking(t testing.TB, f int) (quorum.ReadWrite, func(id coterie.NodeID, core coterie.Core) coterie.Core) {
+	ids := names(4*f + 1)
+	system, err := quorum.Symmetric(quorum.Masking(ids...))
+	require.NoError(t, err)
+	lies := 0
+	return system, func(id coterie.NodeID, core coterie.Core) coterie.Core {
+		if slices.Index(ids, id) >= f {
+			return core
+		}
+		return sim.Equivocate(core, id, func(to coterie.NodeID, payload []byte) []byte {
+			switch lies++; lies % 4 {
+			case 0:
+				return nil
+			case 1:
+				return abd.Lie(payload, 1<<40, to, "forged")
+			case 2:
+				return abd.Lie(payload, 1<<62, "liar", "forged")
+			}
+			return abd.Lie(payload, 0, "", "stale")
+		})
+	}
+}
+
+func TestSafeRegistersMaskLiars(t *testing.T) {
+	simtest.Seeds(t, testsize.N(30, 1000), func(t *testing.T, seed uint64) {
+		f := 1 + int(seed%2)
+		system, wrap := masking(t, f)
+		cfg := worldConfig{system: system, keys: 1, form: abd.Safe, faulty: f, wrap: wrap, sim: sim.Config{Seed: seed, Link: sim.Link{Loss: 0.02, Reorder: 0.1}}}
+		w := newWorld(t, cfg)
+		require.NoError(t, w.Run(2*time.Second))
+		w.settle()
+		history := w.rec.History()
+		written := map[string]bool{"": true}
+		for _, op := range history {
+			written[op.In.Value] = true
+		}
+		quiet := 0
+		for _, r := range history {
+			if r.In.Kind != consistency.Read {
+				continue
+			}
+			require.True(t, written[r.Out.Value], "%v was never written", r)
+			last, overlapped := consistency.Operation[access, reply]{}, false
+			for _, op := range history {
+				if op.In.Kind != consistency.Write || op.Call > r.Return {
+					continue
+				}
+				overlapped = overlapped || op.Unknown || op.Return >= r.Call
+				if op.Return > last.Return {
+					last = op
+				}
+			}
+			// Of writes that overlap one another either may be the last.
+			for _, op := range history {
+				overlapped = overlapped || op.In.Kind == consistency.Write && op.In.Value != last.In.Value && op.Return >= last.Call && op.Call <= last.Return
+			}
+			if !overlapped {
+				quiet++
+				require.Equal(t, last.In.Value, r.Out.Value, "%v", r)
+			}
+		}
+		// Now nothing is written any more: every read must return the last value, and none may fail.
+		failed := w.failed
+		w.stop, w.writers = false, 0
+		done := w.done
+		for _, id := range w.ids {
+			w.issue(id)
+		}
+		require.NoError(t, w.RunUntil(func() bool { return w.done >= done+5*len(w.ids) }, 20*time.Second))
+		require.Equal(t, failed, w.failed)
+		after := w.rec.History()[len(history):]
+		for _, r := range after {
+			if r.Unknown {
+				continue // still under way
+			}
+			require.Equal(t, after[0].Out.Value, r.Out.Value)
+		}
+		require.Contains(t, written, after[0].Out.Value)
+	})
+}
+
+func TestRunsRepeatThemselves(t *testing.T) {
+	all := systems(t)
+	simtest.RequireDeterministic(t, func(trace *sim.Trace) {
+		run(t, 42, worldConfig{system: all[1], keys: 3, sim: sim.Config{Trace: trace, Link: sim.Link{Loss: 0.05, Reorder: 0.1}, Disk: sim.Disk{Crash: 0.01}}})
+	})
+}
+
+// A minority is down: the register works. A majority is down: it waits, and works again when one of them is back, with
+// what was written before.
+func TestAvailableWhileAMinorityIsDown(t *testing.T) {
+	w := newWorld(t, worldConfig{system: systems(t)[0], keys: 1, sim: sim.Config{Seed: 1}})
+	w.Crash("c")
+	require.NoError(t, w.RunUntil(func() bool { return w.done > 50 }, 10*time.Second))
+	w.Crash("b")
+	done := w.done
+	require.NoError(t, w.Run(5*time.Second))
+	require.LessOrEqual(t, w.done, done+1)
+	w.Restart("c")
+	require.NoError(t, w.RunUntil(func() bool { return w.done > done+50 }, 10*time.Second))
+	w.Restart("b")
+	w.settle()
+	res := w.verdict()
+	require.Equal(t, consistency.Holds, res.Verdict, "%v", res)
 }
