@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/coterie-go/coterie"
-	"github.com/coterie-go/coterie/quorum"
 )
 
 // Config configures a Core. ID and Voters are required, and Seed by NewCore.
@@ -118,8 +117,10 @@ func (cfg *Config) validate() error {
 			bad("Voters names a node \"\"")
 		}
 	}
-	if n := len(cfg.Voters) + len(cfg.Witnesses); n > quorum.MaxNodes {
-		bad("Voters and Witnesses are %d, more than %d", n, quorum.MaxNodes)
+	if !cfg.Join && len(cfg.Voters) > 0 {
+		if err := cfg.bootstrap().sound(); err != nil {
+			bad("Voters and Witnesses: %w", err)
+		}
 	}
 	if cfg.HeartbeatInterval <= 0 || cfg.ElectionTimeout < 2*cfg.HeartbeatInterval {
 		bad("ElectionTimeout %v is less than twice HeartbeatInterval %v", cfg.ElectionTimeout, cfg.HeartbeatInterval)

@@ -140,7 +140,7 @@ func (c *Core) boot(now time.Time) {
 	if c.log.start > c.base.index {
 		panic("raft: the journal lacks the entries between the snapshot and the log")
 	}
-	if c.term > 0 {
+	if c.term > 0 && !c.bugs.forgetVote {
 		// What this node promised before it went down it does not know; so it keeps the longest promise it may have
 		// made, to elect nobody within an election timeout of hearing from a leader.
 		c.heard = 0
@@ -167,7 +167,7 @@ func (c *Core) enter(now time.Time) {
 	if at := now.Sub(c.origin); at > c.now {
 		c.now = at
 	}
-	if c.lead != nil && c.now >= c.lead.resignAt {
+	if c.lead != nil && c.now >= c.lead.resignAt && !c.bugs.leaseForever {
 		c.metrics.Resigned++
 		c.becomeFollower(c.term, "")
 	}

@@ -168,13 +168,33 @@ func (change Change) apply(m Membership) (Membership, error) {
 		*old = set
 	}
 	sortMembers(next.Members)
-	if !slices.ContainsFunc(next.Members, func(m Member) bool { return m.Role == Voter }) {
-		return m, fmt.Errorf("%w: no voter would be left", ErrInvalidChange)
-	}
-	if err := next.System().Err(); err != nil {
+	if err := next.sound(); err != nil {
 		return m, fmt.Errorf("%w: %w", ErrInvalidChange, err)
 	}
 	return next, nil
+}
+
+// sound returns an error unless the members can be a cluster. A witness may hold the index and term of an entry whose
+// command no other member holds any more; it then votes for none of them. So the voters with data must be a majority
+// without the witnesses.
+func (m Membership) sound() error {
+	voters, witnesses := 0, 0
+	for i := range m.Members {
+		switch m.Members[i].Role {
+		case Voter:
+			voters++
+		case Witness:
+			witnesses++
+		case Learner:
+		}
+	}
+	switch {
+	case voters == 0:
+		return errors.New("no voter")
+	case witnesses >= voters:
+		return fmt.Errorf("%d witnesses for %d voters: there must be fewer", witnesses, voters)
+	}
+	return m.System().Err()
 }
 
 func sortMembers(members []Member) {

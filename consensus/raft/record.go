@@ -51,7 +51,7 @@ func (c *Core) saveBase() {
 	c.out.Keep(int(c.saves - oldest + 1))
 }
 
-// Replay takes back one record. The first may be of the middle of a history: entries then begin the log.
+// Replay takes back one record. The first may be of the middle of a history: entries then begin the log anew.
 func (c *Core) Replay(record []byte) error {
 	var m message
 	if err := m.decode(record); err != nil {
@@ -84,11 +84,9 @@ func (c *Core) replayAppend(m *message) error {
 	if err := m.readEntries(entries); err != nil {
 		return err
 	}
-	virgin := c.log.start == 0 && len(c.log.entries) == 0 && !c.base.known
-	if m.index > c.log.last() && !virgin {
-		return m.wrong(fmt.Sprintf("follows %d, but the log ends at %d", m.index, c.log.last()))
-	}
-	if virgin || m.index < c.log.start {
+	if m.index > c.log.last() || m.index < c.log.start {
+		// The entries between were in records that are forgotten, because a base further on takes their place. If there
+		// is none, boot finds that out.
 		c.log.reset(m.index, m.at)
 	}
 	c.replayCut(m.index)

@@ -86,9 +86,6 @@ func (c *Core) saveNew() {
 		l.saved = b.last
 	}
 	own := message{kind: kindAppendReply, term: c.term, index: l.saved, round: l.round, epoch: c.conf.index}
-	if c.bugs.countUnsaved && l.self != nil {
-		l.self.match = l.saved
-	}
 	c.send(c.cfg.ID, &own)
 }
 
@@ -242,7 +239,7 @@ func (c *Core) handleAppendReply(from coterie.NodeID, m *message) {
 	if p.next <= p.match {
 		p.next = p.match + 1
 	}
-	if p.mode == installing && p.match >= c.log.start {
+	if p.mode == installing && (p.match >= p.transfer.base.index || p.match >= c.log.start) {
 		c.endSending(p, p.match+1)
 	}
 	if p.mode == probing && p.match+1 >= p.next {
@@ -304,6 +301,9 @@ func (c *Core) advance(p *peer) {
 		return
 	}
 	l := c.lead
+	if c.bugs.countUnsaved && l.self != nil {
+		l.self.match = l.saved
+	}
 	index := l.quorumOf(matchOf, c.conf.Joint())
 	if index <= c.committed || index < l.begin && !c.bugs.commitOldTerm {
 		return

@@ -65,6 +65,7 @@ type simOptions struct {
 	noFaults bool
 	trace    *sim.Trace
 	readRate float64
+	script   func(*simCluster) // more that goes wrong
 }
 
 type recorder = consistency.Recorder[consistency.Access[string], consistency.Answer[string]]
@@ -457,6 +458,9 @@ func (s *simCluster) run() error {
 	if o.changes {
 		s.every(400*time.Millisecond, s.change)
 		s.every(700*time.Millisecond, s.transfer)
+	}
+	if o.script != nil {
+		o.script(s)
 	}
 	if !o.noFaults {
 		limits := sim.Limits{Nodes: s.ids, Length: o.length, MaxDrift: o.drift}

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coterie-go/coterie"
 	"github.com/coterie-go/coterie/internal/testsize"
 	"github.com/coterie-go/coterie/transport/sim"
 	"github.com/coterie-go/coterie/transport/sim/simtest"
@@ -42,12 +43,113 @@ func drawOptions(seed uint64, nodes int) simOptions {
 func TestSwarm(t *testing.T) {
 	for _, nodes := range []int{3, 5, 7} {
 		t.Run(fmt.Sprint(nodes), func(t *testing.T) {
-			simtest.Seeds(t, testsize.N(20, 1000), func(t *testing.T, seed uint64) {
+			simtest.Seeds(t, testsize.N(60, 1000), func(t *testing.T, seed uint64) {
 				s := newSimCluster(drawOptions(seed, nodes))
 				if err := s.run(); err != nil {
 					t.Fatal(err)
 				}
 			})
+		})
+	}
+}
+
+// TestSimFindsPlantedBugs shows that the invariants have teeth: each bug that real implementations had is found within
+// a thousand seeds, in a climate that lets it show, and in that climate the real Core has none.
+func TestSimFindsPlantedBugs(t *testing.T) {
+	for _, p := range []struct {
+		name    string
+		bugs    bugs
+		climate func(*simOptions)
+	}{
+		{"vote not saved before the reply", bugs{forgetVote: true}, splitVotes},
+		{"commit by counting replicas of an old term", bugs{commitOldTerm: true}, churn},
+		{"own copy counted before it is durable", bugs{countUnsaved: true}, anyWeather},
+		{"election restriction dropped", bugs{anyCandidate: true}, anyWeather},
+		{"log not truncated on conflict", bugs{keepConflict: true}, anyWeather},
+		{"snapshot installed over newer entries", bugs{installOld: true}, anyWeather},
+		{"lease that does not end", bugs{leaseForever: true}, handovers},
+		{"lease that outlives a transfer", bugs{keepLease: true}, handovers},
+		{"read confirmed by a round that began earlier", bugs{oldRound: true}, handovers},
+		{"read before a commit in the leader's term", bugs{readEarly: true}, anyWeather},
+	} {
+		t.Run(p.name, func(t *testing.T) {
+			run := func(seed uint64, b bugs) error {
+				o := drawOptions(seed, 3+2*int(seed%2))
+				o.length = 8 * time.Second
+				p.climate(&o)
+				o.bugs = b
+				return newSimCluster(o).run()
+			}
+			for seed := range uint64(testsize.N(10, 1000)) {
+				if err := run(seed+1, bugs{}); err != nil {
+					t.Fatalf("seed %d, without the bug: %v", seed+1, err)
+				}
+			}
+			for seed := uint64(1); seed <= 1000; seed++ {
+				if err := run(seed, p.bugs); err != nil {
+					t.Logf("found at seed %d: %v", seed, err)
+					return
+				}
+			}
+			t.Fatal("not found within 1,000 seeds")
+		})
+	}
+}
+
+func anyWeather(*simOptions) {}
+
+// splitVotes makes elections collide: messages take as long as time-outs differ, and voters crash for a moment.
+func splitVotes(o *simOptions) {
+	o.link = &sim.Link{Latency: sim.Uniform(time.Millisecond, 60*time.Millisecond), Duplicate: 0.3}
+	o.nodes, o.noFaults, o.changes, o.witness = 3, true, false, false
+	o.script = func(s *simCluster) {
+		s.every(60*time.Millisecond, func() {
+			id := s.ids[s.rand.IntN(len(s.ids))]
+			if s.w.Up(id) {
+				s.w.Crash(id)
+				s.w.After(time.Duration(s.rand.IntN(20))*time.Millisecond, func() { s.w.Restart(id) })
+			}
+		})
+	}
+}
+
+// churn lets no leader live long, and each entry travel alone: the weather of the paper's figure 8.
+func churn(o *simOptions) {
+	o.nodes, o.noFaults, o.changes, o.witness, o.rate = 5, true, false, false, 100
+	config := o.config
+	o.config = func(c *Config) {
+		config(c)
+		c.MaxMessageBytes, c.MaxInflightMessages = 1, 1
+	}
+	o.script = func(s *simCluster) {
+		s.every(80*time.Millisecond, func() {
+			for _, n := range s.order {
+				if s.w.Up(n.id) && n.core.role == Leader {
+					s.w.Crash(n.id)
+					s.w.After(time.Duration(s.rand.IntN(500))*time.Millisecond, func() { s.w.Restart(n.id) })
+				}
+			}
+			cut := s.ids[s.rand.IntN(len(s.ids))]
+			s.w.Partition([]coterie.NodeID{cut, s.ids[s.rand.IntN(len(s.ids))]})
+		})
+	}
+}
+
+// handovers moves leadership often, and cuts off whoever had it.
+func handovers(o *simOptions) {
+	o.noFaults, o.readRate, o.rate = true, 200, 100
+	config := o.config
+	o.config = func(c *Config) {
+		config(c)
+		c.LeaseReads = o.bugs.leaseForever || o.bugs.keepLease
+		c.QuiesceAfter = 0
+	}
+	o.script = func(s *simCluster) {
+		s.every(200*time.Millisecond, func() {
+			n := s.target()
+			s.transfer()
+			s.w.After(time.Duration(s.rand.IntN(4000))*time.Microsecond, func() { s.w.Partition([]coterie.NodeID{n.id}) })
+			s.w.After(time.Duration(s.rand.IntN(400))*time.Millisecond, s.w.Heal)
 		})
 	}
 }
