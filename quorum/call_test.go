@@ -223,7 +223,7 @@ func TestReadRepairLeavesNoOlderValueToRead(t *testing.T) {
 	var repaired atomic.Int32
 	var down coterie.NodeID
 	done := make(chan coterie.NodeID, 9)
-	repair := func(_ context.Context, id coterie.NodeID, v int) error {
+	repair := func(_ context.Context, id coterie.NodeID, _ int) error {
 		if id == down {
 			return errRefused
 		}
@@ -275,7 +275,7 @@ func TestCallAgreesWithItsSystem(t *testing.T) {
 		hedge := time.Duration(rapid.IntRange(0, 3).Draw(rt, "hedge")) * ms
 		var values map[coterie.NodeID]int
 		var err error
-		synctest.Test(t, func(t *testing.T) {
+		synctest.Test(t, func(*testing.T) {
 			values, err = quorum.CallWith(context.Background(), quorum.CallConfig{Hedge: hedge}, f.sys, nil, c.call).Wait()
 		})
 		alive := map[coterie.NodeID]bool{}

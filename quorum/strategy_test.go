@@ -29,17 +29,17 @@ func each(ids string) []quorum.System {
 	return out
 }
 
-func mustReads(t testing.TB, reads quorum.System) quorum.ReadWrite {
-	t.Helper()
+func mustReads(tb testing.TB, reads quorum.System) quorum.ReadWrite {
+	tb.Helper()
 	rw, err := quorum.FromReads(reads)
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	return rw
 }
 
-func capacity(t testing.TB, reads quorum.System, m quorum.Model) float64 {
-	t.Helper()
-	c, err := mustReads(t, reads).Capacity(m)
-	require.NoError(t, err)
+func capacity(tb testing.TB, reads quorum.System, m quorum.Model) float64 {
+	tb.Helper()
+	c, err := mustReads(tb, reads).Capacity(m)
+	require.NoError(tb, err)
 	return c
 }
 

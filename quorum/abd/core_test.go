@@ -34,13 +34,14 @@ type letter struct {
 	coterie.Envelope
 }
 
-func newNet(t testing.TB, form Form, ids ...coterie.NodeID) *net {
-	n := &net{t: t, cores: map[coterie.NodeID]*Core{}, disk: map[coterie.NodeID][][]byte{}, done: map[uint64]any{}}
+func newNet(tb testing.TB, form Form, ids ...coterie.NodeID) *net {
+	tb.Helper()
+	n := &net{t: tb, cores: map[coterie.NodeID]*Core{}, disk: map[coterie.NodeID][][]byte{}, done: map[uint64]any{}}
 	system, err := quorum.Symmetric(quorum.Majority(ids...))
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	for i, id := range ids {
 		n.cores[id], err = NewCore(Config{ID: id, System: system, Form: form, Seed: uint64(i + 1)})
-		require.NoError(t, err)
+		require.NoError(tb, err)
 	}
 	return n
 }
@@ -308,7 +309,7 @@ func TestMessagesAndRecordsComeBack(t *testing.T) {
 		got, err := decodeMessage(m.encode(), 1<<10, 1<<20)
 		require.NoError(t, err)
 		require.Equal(t, m, got)
-		key, r, err := decodeRecord(appendRecord(nil, m.key, m.register))
+		key, r, err := decodeRecord(encodeRecord(m.key, m.register))
 		require.NoError(t, err)
 		require.Equal(t, m.key, key)
 		require.Equal(t, m.register, r)
@@ -323,7 +324,7 @@ func samples() map[string][]byte {
 		"report-nil": message{kind: msgReport, round: 2}.encode(),
 		"store":      message{kind: msgStore, round: 3, key: "key", register: r}.encode(),
 		"stored":     message{kind: msgStored, round: 4}.encode(),
-		"record":     appendRecord(nil, "key", r),
+		"record":     encodeRecord("key", r),
 	}
 }
 
@@ -404,7 +405,7 @@ func FuzzRecord(f *testing.F) {
 		if err != nil {
 			return
 		}
-		k, again, err := decodeRecord(appendRecord(nil, key, r))
+		k, again, err := decodeRecord(encodeRecord(key, r))
 		if err != nil || k != key || fmt.Sprint(again) != fmt.Sprint(r) {
 			t.Fatalf("%q %v came back as %q %v, %v", key, r, k, again, err)
 		}

@@ -123,8 +123,9 @@ func readRegister(r *wire.Reader) register {
 	return reg
 }
 
-// appendRecord appends the journal record of a stored register.
-func appendRecord(b []byte, key string, r register) []byte {
+// encodeRecord returns the journal record of a stored register.
+func encodeRecord(key string, r register) []byte {
+	b := make([]byte, 0, 32+len(key)+len(r.at.writer)+len(r.value))
 	return appendRegister(wire.AppendString(append(b, format), key), r)
 }
 

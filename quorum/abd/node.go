@@ -76,8 +76,7 @@ func (n *Node) Write(ctx context.Context, key string, value []byte) error {
 	if err == nil {
 		return nil
 	}
-	var interrupted *interruptedError
-	if errors.As(err, &interrupted) {
+	if _, interrupted := errors.AsType[*interruptedError](err); interrupted {
 		err = errors.Join(coterie.ErrUnknownOutcome, err)
 	}
 	return fmt.Errorf("abd: write %q: %w", key, err)

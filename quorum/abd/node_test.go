@@ -27,10 +27,11 @@ type cluster struct {
 	nodes    map[coterie.NodeID]*abd.Node
 }
 
-func newCluster(t testing.TB, ids ...coterie.NodeID) *cluster {
+func newCluster(tb testing.TB, ids ...coterie.NodeID) *cluster {
+	tb.Helper()
 	system, err := quorum.Symmetric(quorum.Majority(ids...))
-	require.NoError(t, err)
-	c := &cluster{t: t, network: transport.NewNetwork(transport.NetworkConfig{}), system: system,
+	require.NoError(tb, err)
+	c := &cluster{t: tb, network: transport.NewNetwork(transport.NetworkConfig{}), system: system,
 		journals: map[coterie.NodeID]*host.MemoryJournal{}, links: map[coterie.NodeID]coterie.Transport{}, nodes: map[coterie.NodeID]*abd.Node{}}
 	for _, id := range ids {
 		c.journals[id] = new(host.MemoryJournal)

@@ -29,7 +29,7 @@ func (c *Core) store(from coterie.NodeID, m message) {
 // save stores the register and its record, of which the stored value is a part, so that the payload that brought it is
 // not held.
 func (c *Core) save(key string, r register) {
-	record := appendRecord(nil, key, r)
+	record := encodeRecord(key, r)
 	if r.value != nil {
 		r.value = record[len(record)-len(r.value):]
 	}
@@ -45,7 +45,7 @@ func (c *Core) save(key string, r register) {
 // times as many records, so that each record is written 1.25 times on average.
 func (c *Core) compact() {
 	for _, key := range slices.Sorted(maps.Keys(c.registers)) {
-		c.out.Save(appendRecord(nil, key, c.registers[key]))
+		c.out.Save(encodeRecord(key, c.registers[key]))
 	}
 	c.records = len(c.registers)
 	c.out.Keep(c.records)

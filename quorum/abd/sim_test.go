@@ -63,16 +63,17 @@ type worldConfig struct {
 	wrap   func(id coterie.NodeID, core coterie.Core) coterie.Core
 }
 
-func newWorld(t testing.TB, cfg worldConfig) *world {
+func newWorld(tb testing.TB, cfg worldConfig) *world {
+	tb.Helper()
 	w, err := sim.New(cfg.sim)
-	require.NoError(t, err)
-	c := &world{World: w, t: t, ids: cfg.system.Nodes(), keys: cfg.keys, under: map[coterie.NodeID]underway{}, rounds: map[int]int{}, pause: 20 * time.Millisecond}
+	require.NoError(tb, err)
+	c := &world{World: w, t: tb, ids: cfg.system.Nodes(), keys: cfg.keys, under: map[coterie.NodeID]underway{}, rounds: map[int]int{}, pause: 20 * time.Millisecond}
 	c.writers = len(c.ids)
 	c.rec = &consistency.Recorder[access, reply]{Now: w.Now}
 	for i, id := range c.ids {
-		require.NoError(t, w.Add(id, sim.Node{New: func(incarnation uint64) (coterie.Core, sim.App) {
+		require.NoError(tb, w.Add(id, sim.Node{New: func(incarnation uint64) (coterie.Core, sim.App) {
 			core, err := abd.NewCore(abd.Config{ID: id, System: cfg.system, Form: cfg.form, Faulty: cfg.faulty, Seed: cfg.sim.Seed<<20 + uint64(i)<<12 + incarnation})
-			require.NoError(t, err)
+			require.NoError(tb, err)
 			if cfg.wrap != nil {
 				return cfg.wrap(id, core), sim.EventFunc(func(_ time.Time, event any) { c.event(id, event) })
 			}
@@ -171,13 +172,14 @@ func (c *world) verdict() consistency.Result {
 	return res
 }
 
-func systems(t testing.TB) []quorum.ReadWrite {
+func systems(tb testing.TB) []quorum.ReadWrite {
+	tb.Helper()
 	maj, err := quorum.Symmetric(quorum.Majority(names(3)...))
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	five, err := quorum.NRW(names(5), 2, 4)
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	grid, err := quorum.Grid(names(6)[:3], names(6)[3:])
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	return []quorum.ReadWrite{maj, five, grid}
 }
 
@@ -194,6 +196,7 @@ func run(t testing.TB, seed uint64, cfg worldConfig) *world {
 func TestAtomicRegistersAreLinearizable(t *testing.T) {
 	all := systems(t)
 	simtest.Seeds(t, testsize.N(60, 3000), func(t *testing.T, seed uint64) {
+		t.Helper()
 		w := run(t, seed, worldConfig{system: all[seed%3], keys: 2, sim: sim.Config{
 			Link: sim.Link{Loss: 0.02, Duplicate: 0.05, Reorder: 0.1}, Disk: sim.Disk{Crash: 0.003, Slow: 0.2}}})
 		res := w.verdict()
@@ -218,6 +221,7 @@ func TestWithoutWriteBackReadsAreNotLinearizable(t *testing.T) {
 // regular checks the definition: a read returns a value that was being written while it ran, or the value of a write
 // before it that no other write lies between.
 func regular(t *testing.T, history consistency.History[access, reply]) {
+	t.Helper()
 	end := func(op consistency.Operation[access, reply]) time.Duration {
 		if op.Unknown {
 			return 1 << 62
@@ -253,6 +257,7 @@ func regular(t *testing.T, history consistency.History[access, reply]) {
 func TestRegularRegistersAreRegular(t *testing.T) {
 	all := systems(t)
 	simtest.Seeds(t, testsize.N(30, 1000), func(t *testing.T, seed uint64) {
+		t.Helper()
 		w := run(t, seed, worldConfig{system: all[seed%3], keys: 2, form: abd.Regular, sim: sim.Config{
 			Link: sim.Link{Loss: 0.02, Duplicate: 0.05, Reorder: 0.1}, Disk: sim.Disk{Crash: 0.003}}})
 		regular(t, w.rec.History())
@@ -287,6 +292,7 @@ func masking(t testing.TB, f int) (quorum.ReadWrite, func(id coterie.NodeID, cor
 
 func TestSafeRegistersMaskLiars(t *testing.T) {
 	simtest.Seeds(t, testsize.N(30, 1000), func(t *testing.T, seed uint64) {
+		t.Helper()
 		f := 1 + int(seed%2)
 		system, wrap := masking(t, f)
 		cfg := worldConfig{system: system, keys: 1, form: abd.Safe, faulty: f, wrap: wrap, sim: sim.Config{Seed: seed, Link: sim.Link{Loss: 0.02, Reorder: 0.1}}}
