@@ -105,16 +105,16 @@ func (l *Log) account(b *batch) {
 	seg.end = l.head.off
 	for i := range b.touched {
 		t := &b.touched[i]
-		t.s.wrote(seg, t.first+t.count-1, t.bytes)
+		t.s.wrote(seg, t.first, t.first+t.count-1, t.bytes)
 		t.s.savedLow = max(t.s.savedLow, t.low)
 	}
 	l.metrics.Batches++
 }
 
-// wrote notes that records up to a sequence number stand in the segment.
-func (s *stream) wrote(seg *segment, last uint64, bytes int64) {
+// wrote notes that the records with these sequence numbers stand in the segment.
+func (s *stream) wrote(seg *segment, first, last uint64, bytes int64) {
 	if n := len(s.spans); n == 0 || s.spans[n-1].seg != seg {
-		s.spans = append(s.spans, span{seg: seg})
+		s.spans = append(s.spans, span{seg: seg, first: first})
 		seg.refs++
 	}
 	sp := &s.spans[len(s.spans)-1]
@@ -122,22 +122,44 @@ func (s *stream) wrote(seg *segment, last uint64, bytes int64) {
 	sp.bytes += bytes
 }
 
-// write puts a batch behind the head's records and syncs it. Only the leader calls it, without mu.
+// write puts a batch behind the head's records and syncs it, in a new segment if this one is full. Only the leader
+// calls it, without mu.
 func (l *Log) write(b *batch) error {
-	notes := l.notes(b)
-	if need := int64(len(b.buf) + len(notes)); l.head.off+need > l.head.seg.size {
+	for rolled := false; ; rolled = true {
+		need := int64(len(b.buf) + len(l.notes(b)))
+		if l.head.off+need <= l.head.seg.size {
+			break
+		}
 		if err := l.roll(need + maxNotes(b)); err != nil {
 			return err
 		}
-		notes = l.notes(b)
+		if rolled {
+			continue // what was moved took the room
+		}
+		if err := l.moveQuiet(); err != nil {
+			return err
+		}
 	}
+	if err := l.put(b); err != nil {
+		return err
+	}
+	for i := range b.touched {
+		b.touched[i].s.named = l.head.seg.number
+	}
+	if l.cfg.NoSync {
+		return nil
+	}
+	return l.syncHead()
+}
+
+// put writes a batch into the head. It starts with a mark if all before it is durable.
+func (l *Log) put(b *batch) error {
 	out := b.buf
-	if len(notes) > 0 {
+	if notes := l.notes(b); len(notes) > 0 {
 		out = append(make([]byte, markSize, len(b.buf)+len(notes)), notes...)
 		out = append(out, b.buf[markSize:]...)
 	}
 	h := &l.head
-	h.marked = false
 	if h.durable {
 		h.chain = seal(out[markSize:], putMark(out, h.seg.salt, h.off))
 	} else {
@@ -148,15 +170,7 @@ func (l *Log) write(b *batch) error {
 		return err
 	}
 	h.off += int64(len(out))
-	h.durable = false
-	if !l.cfg.NoSync {
-		if err := l.syncHead(); err != nil {
-			return err
-		}
-	}
-	for i := range b.touched {
-		b.touched[i].s.named = h.seg.number
-	}
+	h.marked, h.durable = len(out) == markSize, false
 	return nil
 }
 

@@ -23,6 +23,7 @@ type world struct {
 	cfg     Config
 	log     *Log
 	streams map[string]*history
+	moved   uint64
 }
 
 // history is what happened in one stream: of the records said, so many were acknowledged, and all before low were let
@@ -133,8 +134,14 @@ func (w *world) script() error {
 		func() error { return w.append("", 2500) },
 		func() error { return w.keep("", 1) },
 		func() error { return w.append("", 2500, 2000) },
-		func() error { return w.log.Close() },
+		func() error { return w.append("a", 10) },
 	}
+	for range 5 { // the streams named "a" and "quiet" hold old segments meanwhile
+		steps = append(steps,
+			func() error { return w.append("", 3000) },
+			func() error { return w.keep("", 1) })
+	}
+	steps = append(steps, func() error { w.moved += w.log.Metrics().Moved; return w.log.Close() })
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return err
@@ -196,12 +203,13 @@ func TestCrashAtEveryOperation(t *testing.T) {
 		require.NoError(t, dry.script())
 		total := dry.mem.Ops()
 		require.Greater(t, total, 60)
+		require.Positive(t, dry.moved)
 		for n := range total {
 			w := newWorld(sector)
 			w.mem.Hook = failFrom(n)
 			err := w.script()
 			require.ErrorIs(t, err, errInjected, "operation %d", n)
-			for i, keep := range subsets(uint64(n), testsize.N(12, 300)) {
+			for i, keep := range subsets(uint64(n), testsize.N(6, 300)) {
 				c := w.crashed(keep)
 				at := fmt.Sprintf("sector %d, operation %d, subset %d", sector, n, i)
 				if i%2 == 1 { // the recovery crashes too

@@ -141,7 +141,8 @@ func readFull(f vfs.File, b []byte, off int64) error {
 // stands, 0 for none. A mark says that all before it was durable when it was written.
 func remains(f vfs.File, salt uint64, from, end int64) (clean bool, mark int64, err error) {
 	needle := binary.LittleEndian.AppendUint64(nil, salt)
-	buf, zeros := make([]byte, windowSize), make([]byte, windowSize)
+	size := min(windowSize, end-from)
+	buf, zeros := make([]byte, size), make([]byte, size)
 	clean = true
 	for from < end {
 		b := buf[:min(int64(len(buf)), end-from)]

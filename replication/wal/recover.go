@@ -276,7 +276,7 @@ func (s *scanner) take(rec record) error {
 	switch rec.kind {
 	case kindData:
 		s.log.recovered.Records++
-		st.wrote(s.seg, st.next, int64(headSize+len(rec.body)))
+		st.wrote(s.seg, st.next, st.next, int64(headSize+len(rec.body)))
 		st.next++
 	case kindKeep:
 		low, err := decodeKeep(rec.body)
@@ -333,7 +333,7 @@ func (s *stream) moved(seg *segment, m moving, bytes int64) {
 	}
 	s.spans = s.spans[:0]
 	s.low = m.first
-	s.wrote(seg, m.first+m.count-1, bytes)
+	s.wrote(seg, m.first, m.first+m.count-1, bytes)
 }
 
 // corrupt turns a *badRecord into what the user sees.

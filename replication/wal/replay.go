@@ -22,11 +22,8 @@ func (s *Stream) Replay(f func(record []byte) error) error {
 		return nil
 	}
 	p := replayer{name: s.s.name, next: s.s.low, f: f}
-	parts := make([]part, len(s.s.spans))
-	for i, sp := range s.s.spans {
-		parts[i] = part{sp.seg.path, sp.seg.salt, sp.seg.end}
-		p.end = sp.last + 1
-	}
+	var parts []part
+	parts, p.end = s.s.parts()
 	l.reading++ // no segment goes
 	l.mu.Unlock()
 	err := p.run(l, parts)
@@ -44,6 +41,15 @@ type part struct {
 	path string
 	salt uint64
 	end  int64
+}
+
+// parts lists where the stream's records stand, and the sequence number after the last; log.mu held.
+func (s *stream) parts() (parts []part, end uint64) {
+	for _, sp := range s.spans {
+		parts = append(parts, part{sp.seg.path, sp.seg.salt, sp.seg.end})
+		end = sp.last + 1
+	}
+	return parts, end
 }
 
 // replayer picks one stream's records out of segments.

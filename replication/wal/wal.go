@@ -135,7 +135,8 @@ type stream struct {
 // span is a stream's part of a segment.
 type span struct {
 	seg   *segment
-	last  uint64 // sequence number of the newest record in it
+	first uint64 // sequence numbers of its oldest and newest record in it
+	last  uint64
 	bytes int64
 }
 
@@ -149,7 +150,7 @@ type Metrics struct {
 	Removed  uint64 // segments removed
 	Segments int    // held now
 	DiskSize int64  // bytes of those segments
-	LiveSize int64  // bytes of records in them that a stream still needs; those of its oldest segment count wholly
+	LiveSize int64  // about how many of those bytes are of records that a stream still needs
 }
 
 // Recovery tells what Open found.
@@ -186,9 +187,7 @@ func (l *Log) sizes() (disk, live int64) {
 		}
 	}
 	for _, s := range l.streams {
-		for _, sp := range s.spans {
-			live += sp.bytes
-		}
+		live += s.live()
 	}
 	return disk, live
 }
