@@ -2,10 +2,7 @@ package benchmarks
 
 import (
 	_ "github.com/anishathalye/porcupine"
-	_ "github.com/buraksezer/consistent"
 	_ "github.com/dgraph-io/badger/v4"
-	_ "github.com/dgryski/go-jump"
-	_ "github.com/dgryski/go-rendezvous"
 	_ "github.com/failsafe-go/failsafe-go"
 	_ "github.com/go-redsync/redsync/v4"
 	_ "github.com/hashicorp/memberlist"
@@ -23,7 +20,6 @@ import (
 	_ "go.etcd.io/etcd/server/v3/storage/wal"
 	_ "go.etcd.io/raft/v3"
 	_ "google.golang.org/grpc"
-	_ "stathat.com/c/consistent"
 	_ "storj.io/drpc/drpcconn"
 
 	_ "github.com/coterie-go/coterie"
