@@ -29,3 +29,13 @@ func sentence[S, In, Out any](h History[In, Out], i int32, m *Model[S, In, Out])
 	op := &h[i]
 	return fmt.Sprintf("operation %d (client %d, %s)", i, op.Client, m.Describe(op.In, op.out()))
 }
+
+// line lists an operation: "   3  client 1  0s to 1ms  read x=2".
+func line[S, In, Out any](h History[In, Out], i int, m *Model[S, In, Out]) string {
+	op := &h[i]
+	end := "?"
+	if !op.Unknown {
+		end = op.Return.String()
+	}
+	return fmt.Sprintf("%6d  client %-3d %s to %s: %s", i, op.Client, op.Call, end, m.Describe(op.In, op.out()))
+}

@@ -48,7 +48,7 @@ func linearizableKey[S, In, Out any](ctx context.Context, h History[In, Out], op
 			return f
 		}
 	}
-	s := newSearch(h, ops, m)
+	s := newSearch(h, ops, m, nil)
 	switch s.run(ctx) {
 	case Holds:
 		return finding{verdict: Holds}

@@ -41,6 +41,10 @@ type Model[S, In, Out any] struct {
 	// decide, if set, judges the operations ops of one key by a faster way than search, unless it returns false.
 	decide func(h History[In, Out], ops []int32) (finding, bool)
 
+	// clusters, if set, lists what of ops may be left out together without a read of what nobody then wrote, or
+	// returns nil.
+	clusters func(h History[In, Out], ops []int) [][]int
+
 	// refute, if set, finds that a history is not sequential, without search, or returns false.
 	refute func(h History[In, Out]) (finding, bool)
 }

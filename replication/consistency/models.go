@@ -73,7 +73,8 @@ func CASRegister[V comparable](initial V) Model[V, Access[V], Answer[V]] {
 		decide: func(h History[Access[V], Answer[V]], ops []int32) (finding, bool) {
 			return decideRegister(h, ops, initial)
 		},
-		refute: func(h History[Access[V], Answer[V]]) (finding, bool) { return refuteSequential(h, initial) },
+		clusters: registerClusters[V],
+		refute:   func(h History[Access[V], Answer[V]]) (finding, bool) { return refuteSequential(h, initial) },
 		Step: func(state V, in Access[V], out *Answer[V]) (V, bool) {
 			switch in.Kind {
 			case Read:

@@ -75,7 +75,7 @@ type shape struct {
 	cas                   float64 // share of compare-and-set
 	unknown               float64 // share of unknown outcomes
 	ties                  bool    // events share times
-	wild                  float64 // share of reads that return any value at all
+	wild                  float64 // share of reads that return any value at all; some writes then take effect twice
 }
 
 type (
@@ -128,7 +128,7 @@ func randomRegister(rng *rand.Rand, n int, s shape) regHistory {
 			continue
 		}
 		op := &h[clients[c].op]
-		if clients[c].effect == 0 || rng.IntN(3) == 0 && op.In.Kind != CompareAndSet {
+		if clients[c].effect == 0 || s.wild > 0 && rng.IntN(3) == 0 && op.In.Kind != CompareAndSet {
 			clients[c].effect = 1
 			switch op.In.Kind {
 			case Read:

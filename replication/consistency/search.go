@@ -23,6 +23,7 @@ type search[S, In, Out any] struct {
 	slot    []int32 // slot of each of ops
 	after   []int32 // of each of ops: the one of its client that returned when it was called, or -1; nil if none did
 	pure    []bool  // of each of ops: it changes no state and has an answer
+	maybe   []bool  // of each of h: it happened between call and return or not at all; nil if there is none such
 	returns []int32 // positions in ops, by return, of those with an answer
 	known   []int32 // known[k]: how many of ops were called when the answer returns[k] came
 	words   int     // of a mask
@@ -35,6 +36,7 @@ type search[S, In, Out any] struct {
 	masks []uint64 // one mask for each frame
 	seen  memory[S]
 
+	limit   int // of nodes to look at; 0 for none
 	nodes   int // looked at so far
 	deepest int // answers explained, at most
 	stuck   []S // states that were possible there, a few
@@ -52,12 +54,11 @@ type frame[S any] struct {
 const stuckStates = 4
 
 // newSearch prepares the search of the operations ops, which are sorted by call.
-func newSearch[S, In, Out any](h History[In, Out], ops []int32, m *Model[S, In, Out]) *search[S, In, Out] {
-	s := &search[S, In, Out]{m: m, h: h}
+func newSearch[S, In, Out any](h History[In, Out], ops []int32, m *Model[S, In, Out], maybe []bool) *search[S, In, Out] {
+	s := &search[S, In, Out]{m: m, h: h, maybe: maybe}
 	for _, i := range ops {
-		op := &h[i]
-		pure := m.ReadOnly(op.In, op.out())
-		if op.Unknown && pure {
+		pure := m.ReadOnly(h[i].In, s.out(i))
+		if pure && s.out(i) == nil {
 			continue // it says nothing
 		}
 		s.ops = append(s.ops, i)
@@ -141,7 +142,7 @@ func (s *search[S, In, Out]) run(ctx context.Context) Verdict {
 	}
 	next := make([]uint64, s.words)
 	for len(s.stack) > 0 {
-		if s.nodes++; s.nodes%1024 == 0 && ctx.Err() != nil {
+		if s.nodes++; s.nodes%1024 == 0 && ctx.Err() != nil || s.nodes == s.limit {
 			return Unknown
 		}
 		top := &s.stack[len(s.stack)-1]
@@ -170,29 +171,42 @@ func (s *search[S, In, Out]) branch(f *frame[S]) (state S, slot int32, ok bool) 
 	mask := s.top()
 	for int(f.cursor) <= len(s.at) {
 		slot := s.order(f.cursor)
-		first := f.cursor == 0
+		first, due := f.cursor == 0, s.returns[s.pos]
 		f.cursor++
-		if !first && slot == s.slot[s.returns[s.pos]] {
+		if first && s.isMaybe(s.ops[due]) {
+			return f.state, slot, true // it did not happen
+		}
+		if !first && slot == s.slot[due] && !s.isMaybe(s.ops[due]) {
 			continue
 		}
 		j := s.at[slot]
 		if j < 0 || s.pure[j] || mask[slot/64]>>(slot%64)&1 != 0 || !s.mayFollow(j, mask) {
 			continue
 		}
-		op := &s.h[s.ops[j]]
+		in, out := s.h[s.ops[j]].In, s.out(s.ops[j])
 		if s.m.Step != nil {
-			if next, ok := s.m.Step(f.state, op.In, op.out()); ok && !(op.Unknown && s.m.Equal(next, f.state)) {
+			if next, ok := s.m.Step(f.state, in, out); ok && !(out == nil && s.m.Equal(next, f.state)) {
 				return next, slot, true
 			}
 			continue
 		}
-		if f.alts = slices.Clone(s.m.Choices(f.state, op.In, op.out())); len(f.alts) > 0 {
+		if f.alts = slices.Clone(s.m.Choices(f.state, in, out)); len(f.alts) > 0 {
 			n := len(f.alts) - 1
 			state, f.alts = f.alts[n], f.alts[:n]
 			return state, slot, true
 		}
 	}
 	return state, 0, false
+}
+
+func (s *search[S, In, Out]) isMaybe(i int32) bool { return s.maybe != nil && s.maybe[i] }
+
+// out returns the answer of an operation, nil if any will do.
+func (s *search[S, In, Out]) out(i int32) *Out {
+	if s.isMaybe(i) {
+		return nil
+	}
+	return s.h[i].out()
 }
 
 // order returns the slot to try at a cursor: first that of the operation whose answer is due, then all.
@@ -289,7 +303,7 @@ func (s *search[S, In, Out]) branches(mask []uint64) int {
 			n++
 		}
 	}
-	if s.m.Choices != nil {
+	if s.m.Choices != nil || s.maybe != nil {
 		n *= 2 // one operation may branch too
 	}
 	return n
