@@ -124,10 +124,7 @@ func retry(ctx context.Context, try func() error) error {
 	unknown := false
 	for pause := firstPause; ; pause = min(2*pause, maxPause) {
 		err := try()
-		again := errors.Is(err, coterie.ErrNotLeader) || errors.Is(err, coterie.ErrOverloaded) || errors.Is(err, coterie.ErrUnknownOutcome)
-		if errors.Is(err, coterie.ErrClosed) {
-			again = false
-		}
+		again := retryable(err)
 		unknown = unknown || errors.Is(err, coterie.ErrUnknownOutcome)
 		if again && ctx.Err() == nil {
 			timer := time.NewTimer(pause/2 + rand.N(pause)) // jitter, so that many clients do not come back at once
@@ -144,4 +141,14 @@ func retry(ctx context.Context, try func() error) error {
 		}
 		return err
 	}
+}
+
+// retryable reports whether another try may fare better.
+func retryable(err error) bool {
+	for _, e := range []error{coterie.ErrNotLeader, coterie.ErrOverloaded, coterie.ErrUnknownOutcome, coterie.ErrNoQuorum} {
+		if errors.Is(err, e) {
+			return !errors.Is(err, coterie.ErrClosed)
+		}
+	}
+	return errors.Is(err, errUnreachable)
 }
