@@ -51,8 +51,8 @@ func NewReadWrite(read, write System) (ReadWrite, error) {
 		return ReadWrite{}, fmt.Errorf("quorum: reads and writes speak of %d nodes; at most %d", len(ids), MaxNodes)
 	}
 	rw := ReadWrite{
-		read:  System{&system{ids: ids, root: read.s.over(ids)}},
-		write: System{&system{ids: ids, root: write.s.over(ids)}},
+		read:  newSystem(ids, read.s.over(ids)),
+		write: newSystem(ids, write.s.over(ids)),
 	}
 	r, w, err := disjoint(&rw.read.s.root, &rw.write.s.root, first(len(ids)))
 	if err != nil {
@@ -90,7 +90,7 @@ func (q System) Dual() System {
 	if q.Err() != nil {
 		return q
 	}
-	return System{&system{ids: q.s.ids, root: q.s.root.dual()}}
+	return newSystem(q.s.ids, q.s.root.dual())
 }
 
 // Read returns the read quorums.

@@ -30,7 +30,7 @@ func Weighted(weights map[coterie.NodeID]int, need int) System {
 	if need < 1 || need > total {
 		return invalid("Weighted needs %d of a total weight of %d", need, total)
 	}
-	return System{&system{ids: ids, root: gate{need: need, terms: group(ws)}}}
+	return newSystem(ids, gate{need: need, terms: group(ws)})
 }
 
 // Grid reads any whole row and writes one node of every row (after Cheung, Ammar and Ahamad 1992). Rows may differ
@@ -54,7 +54,7 @@ func Tree(nodes ...coterie.NodeID) System {
 		return invalid("Tree of no nodes")
 	}
 	if err := distinct("Tree", nodes); err != nil {
-		return System{&system{root: gate{need: 1}, err: err}}
+		return broken(err)
 	}
 	var at func(i int) System
 	at = func(i int) System {

@@ -25,6 +25,24 @@ type system struct {
 	ids  []coterie.NodeID // sorted
 	root gate
 	err  error // set: no quorums, no nodes
+
+	hints []uint32 // of each id, to find it by
+	tail  int      // bytes at the end that all ids share, which say nothing
+}
+
+func newSystem(ids []coterie.NodeID, root gate) System {
+	s := &system{ids: ids, root: root, hints: make([]uint32, len(ids)), tail: len(ids[0])}
+	for _, id := range ids[1:] {
+		n := 0
+		for n < min(s.tail, len(id)) && id[len(id)-1-n] == ids[0][len(ids[0])-1-n] {
+			n++
+		}
+		s.tail = n
+	}
+	for i, id := range ids {
+		s.hints[i] = s.hint(id)
+	}
+	return System{s}
 }
 
 var errZero = errors.New("quorum: zero System")
@@ -41,8 +59,10 @@ func (q System) impl() *system {
 }
 
 func invalid(format string, args ...any) System {
-	return System{&system{root: gate{need: 1}, err: fmt.Errorf("quorum: "+format, args...)}}
+	return broken(fmt.Errorf("quorum: "+format, args...))
 }
+
+func broken(err error) System { return System{&system{root: gate{need: 1}, err: err}} }
 
 // Err returns nil, or what was wrong with the arguments that the System was built from.
 func (q System) Err() error { return q.impl().err }
@@ -93,10 +113,7 @@ func (q System) Committed(acked func(coterie.NodeID) uint64) uint64 {
 
 // Node is the System whose one quorum is that node.
 func Node(id coterie.NodeID) System {
-	return System{&system{
-		ids:  []coterie.NodeID{id},
-		root: gate{need: 1, terms: []term{{nodes: 1, weight: 1}}},
-	}}
+	return newSystem([]coterie.NodeID{id}, gate{need: 1, terms: []term{{nodes: 1, weight: 1}}})
 }
 
 // And is the System whose quorums are quorums in every one of the given Systems. And of the majorities of two
@@ -130,7 +147,7 @@ func threshold(what string, k int, nodes []coterie.NodeID) System {
 	case k < 1 || k > len(ids):
 		return invalid("%s needs %d of %d nodes", what, k, len(ids))
 	}
-	return System{&system{ids: ids, root: gate{need: k, terms: []term{{first(len(ids)), 1}}}}}
+	return newSystem(ids, gate{need: k, terms: []term{{first(len(ids)), 1}}})
 }
 
 func choose(what string, k int, systems []System) System {
@@ -143,7 +160,7 @@ func choose(what string, k int, systems []System) System {
 	var ids []coterie.NodeID
 	for _, q := range systems {
 		if err := q.Err(); err != nil {
-			return System{&system{root: gate{need: 1}, err: err}}
+			return broken(err)
 		}
 		ids = append(ids, q.s.ids...)
 	}
@@ -166,7 +183,7 @@ func choose(what string, k int, systems []System) System {
 		}
 	}
 	root.terms = group(weights[:])
-	return System{&system{ids: ids, root: root}}
+	return newSystem(ids, root)
 }
 
 // group makes terms of the weights of nodes, lightest first; a weight of 0 is no term.
@@ -197,8 +214,8 @@ func (s *system) over(ids []coterie.NodeID) gate {
 // all returns the set of all nodes.
 func (s *system) all() Set { return first(len(s.ids)) }
 
-// index returns the number of a node, -1 if the System does not speak of it. Comparing in turn beats a binary search
-// as long as there are few: unequal strings of one length mostly differ in a word.
+// index returns the number of a node, -1 if the System does not speak of it. Few nodes are compared in turn, by hints:
+// comparing strings costs a call each.
 func (s *system) index(id coterie.NodeID) int {
 	if len(s.ids) > 16 {
 		if i, ok := slices.BinarySearch(s.ids, id); ok {
@@ -206,12 +223,26 @@ func (s *system) index(id coterie.NodeID) int {
 		}
 		return -1
 	}
-	for i := range s.ids {
-		if s.ids[i] == id {
+	hint := s.hint(id)
+	for i, h := range s.hints {
+		if h == hint && s.ids[i] == id {
 			return i
 		}
 	}
 	return -1
+}
+
+// hint is made of an id's length and of the last bytes before the common tail, which is where the ids of a cluster
+// mostly differ: node-1 and node-2, 10.0.0.1:7000 and 10.0.0.2:7000.
+func (s *system) hint(id coterie.NodeID) uint32 {
+	n := len(id) - s.tail
+	if n < 2 {
+		if n == 1 {
+			return uint32(len(id))<<16 | uint32(id[0])
+		}
+		return uint32(len(id)) << 16
+	}
+	return uint32(len(id))<<16 | uint32(id[n-2])<<8 | uint32(id[n-1])
 }
 
 // lowest returns the lowest node of a set that is not empty.

@@ -2,6 +2,7 @@ package quorum_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/coterie-go/coterie"
@@ -188,4 +189,25 @@ func ExampleSystem_Committed() {
 	acked := map[coterie.NodeID]uint64{"a": 7, "b": 5, "c": 4}
 	fmt.Println(voters.Committed(func(id coterie.NodeID) uint64 { return acked[id] }))
 	// Output: 5
+}
+
+// Nodes are found by their whole names, whatever these have in common.
+func TestNodesAreFoundByName(t *testing.T) {
+	testsize.Checks(t, 300, 20000)
+	rapid.Check(t, func(t *rapid.T) {
+		name := rapid.Custom(func(t *rapid.T) coterie.NodeID {
+			return coterie.NodeID(rapid.SampledFrom([]string{"", "a", "b", "node-", "x:"}).Draw(t, "head") +
+				rapid.StringOfN(rapid.RuneFrom([]rune("ab")), 0, 3, 3).Draw(t, "middle") +
+				rapid.SampledFrom([]string{"", "a", ":7000"}).Draw(t, "tail"))
+		})
+		ids := rapid.SliceOfNDistinct(name, 1, 20, rapid.ID[coterie.NodeID]).Draw(t, "ids")
+		s := quorum.Or(quorum.Threshold(1, ids...), quorum.Threshold(len(ids), ids...))
+		require.Equal(t, len(ids), s.Len())
+		for i, id := range s.Nodes() {
+			require.True(t, s.Has(id))
+			require.Equal(t, quorum.Set(1)<<i, s.Set(id))
+		}
+		stranger := name.Draw(t, "stranger")
+		require.Equal(t, slices.Contains(ids, stranger), s.Has(stranger))
+	})
 }
