@@ -93,5 +93,8 @@ func (c *Clock) worldTime(local int64) int64 {
 	for c.elapsed(at) < local {
 		at++
 	}
+	for at > c.n.w.now && c.elapsed(at-1) >= local {
+		at--
+	}
 	return at
 }

@@ -224,16 +224,14 @@ func (n *node) step(now time.Time, m *mail) {
 	w := n.w
 	w.stats.Steps++
 	from := w.nodes[m.from].id
-	err := n.core.Step(now, from, m.payload)
-	if w.trace != nil {
-		e := entry{at: w.now, kind: traceReceive, node: n.index, peer: m.from, id: m.id, payload: m.payload}
-		if err != nil {
-			e.kind, e.text = traceReject, err.Error()
-		}
-		w.trace.add(e)
+	if w.trace != nil { // before the step, which may panic
+		w.trace.add(entry{at: w.now, kind: traceReceive, node: n.index, peer: m.from, id: m.id, payload: m.payload})
 	}
-	if err != nil {
+	if err := n.core.Step(now, from, m.payload); err != nil {
 		w.stats.Rejected++
+		if w.trace != nil {
+			w.trace.refused(err)
+		}
 	}
 }
 

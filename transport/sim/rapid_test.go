@@ -23,8 +23,11 @@ type recorder struct {
 // runRapid checks a property that should fail and returns what rapid had to say, or "" if it passed.
 func runRapid(t *testing.T, property func(*rapid.T)) string {
 	t.Helper()
-	require.NoError(t, flag.Set("rapid.nofailfile", "true"))
-	t.Cleanup(func() { _ = flag.Set("rapid.nofailfile", "false") })
+	for name, value := range map[string]string{"rapid.nofailfile": "true", "rapid.seed": "1", "rapid.shrinktime": "5s"} {
+		old := flag.Lookup(name).Value.String()
+		require.NoError(t, flag.Set(name, value))
+		t.Cleanup(func() { _ = flag.Set(name, old) })
+	}
 	r := &recorder{}
 	done := make(chan struct{})
 	go func() {

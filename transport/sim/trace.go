@@ -95,6 +95,12 @@ func (t *Trace) add(e entry) {
 	t.dropped++
 }
 
+// refused says of the newest entry, a message received, that the core refused it.
+func (t *Trace) refused(err error) {
+	e := &t.entries[(t.next+len(t.entries)-1)%len(t.entries)]
+	e.kind, e.text = traceReject, err.Error()
+}
+
 // met remembers who can describe a node's payloads.
 func (t *Trace) met(n *node) {
 	for len(t.tellers) <= int(n.index) {
@@ -143,10 +149,23 @@ func (t *Trace) payload(e *entry) string {
 	if teller := t.teller(e); teller != nil {
 		return teller.Describe(e.payload)
 	}
-	if len(e.payload) > undescribedBytes {
-		return fmt.Sprintf("%d bytes %s...", len(e.payload), hex.EncodeToString(e.payload[:undescribedBytes]))
+	shown, rest := e.payload, ""
+	if len(shown) > undescribedBytes {
+		shown, rest = shown[:undescribedBytes], "..."
 	}
-	return fmt.Sprintf("%d bytes %s", len(e.payload), hex.EncodeToString(e.payload))
+	if isText(shown) {
+		return string(shown) + rest
+	}
+	return hex.EncodeToString(shown) + rest
+}
+
+func isText(p []byte) bool {
+	for _, c := range p {
+		if c < ' ' || c > '~' {
+			return false
+		}
+	}
+	return true
 }
 
 // teller is the sender's core, or else the receiver's.
