@@ -495,3 +495,45 @@ func ExampleReadWrite_Analyse() {
 	// read [d e f]: 0.50
 	// load 0.375, capacity 2.667, 2.25 nodes a request
 }
+
+// The table of the package comment.
+func TestTableOfSystems(t *testing.T) {
+	ids := names(15)
+	sym := func(s quorum.System) quorum.ReadWrite {
+		rw, err := quorum.Symmetric(s)
+		require.NoError(t, err)
+		return rw
+	}
+	must := func(rw quorum.ReadWrite, err error) quorum.ReadWrite {
+		require.NoError(t, err)
+		return rw
+	}
+	classic, fast := quorum.FastPaxos(ids[:5]...)
+	for name, row := range map[string]struct {
+		rw                    quorum.ReadWrite
+		read, write           int
+		readLoad, writeLoad   float64
+		readFails, writeFails int
+	}{
+		"majority": {sym(quorum.Majority(ids[:9]...)), 5, 5, 0.556, 0.556, 4, 4},
+		"grid":     {must(quorum.Grid(ids[:3], ids[3:6], ids[6:9])), 3, 3, 0.333, 0.333, 2, 2},
+		"hierarchical": {sym(quorum.Hierarchical(quorum.Majority(ids[:3]...), quorum.Majority(ids[3:6]...), quorum.Majority(ids[6:9]...))),
+			4, 4, 0.444, 0.444, 3, 3},
+		"tree":      {sym(quorum.Tree(ids...)), 4, 4, 0.4, 0.4, 3, 3},
+		"NRW":       {must(quorum.NRW(ids[:9], 3, 7)), 3, 7, 0.333, 0.778, 6, 2},
+		"flexible":  {must(quorum.FlexiblePaxos(3, ids[:9]...)), 7, 3, 0.778, 0.333, 2, 6},
+		"fast":      {must(quorum.NewReadWrite(classic, fast)), 3, 4, 0.6, 0.8, 2, 1},
+		"Byzantine": {sym(quorum.Byzantine(ids[:10]...)), 7, 7, 0.7, 0.7, 3, 3},
+		"masking":   {sym(quorum.Masking(ids[:9]...)), 7, 7, 0.778, 0.778, 2, 2},
+	} {
+		require.Equal(t, row.read, row.rw.Read().Smallest(), name)
+		require.Equal(t, row.write, row.rw.Write().Smallest(), name)
+		require.Equal(t, row.readFails, row.rw.Read().Resilience(), name)
+		require.Equal(t, row.writeFails, row.rw.Write().Resilience(), name)
+		for readFraction, want := range map[float64]float64{1: row.readLoad, 0: row.writeLoad} {
+			load, err := row.rw.Load(quorum.Model{ReadFraction: readFraction})
+			require.NoError(t, err)
+			require.InDelta(t, want, load, 0.0006, name)
+		}
+	}
+}
