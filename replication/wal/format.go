@@ -33,6 +33,7 @@ const (
 	maxName     = 255
 	maxRecord   = 1 << 30
 	maxStreams  = 1 << 24
+	maxSequence = 1 << 62 // of sequence numbers, so that they never wrap
 	segmentSufx = ".wal"
 	tmpSufx     = ".tmp"
 )
@@ -156,7 +157,7 @@ func decodeNaming(b []byte) (naming, error) {
 	r := wire.NewReader(b)
 	n := naming{next: r.Uvarint(), low: r.Uvarint()}
 	name := r.Rest()
-	if n.next == 0 || n.low == 0 || n.low > n.next {
+	if n.next == 0 || n.low == 0 || n.low > n.next || n.next > maxSequence {
 		r.Fail("sequence numbers out of order")
 	}
 	if len(name) > maxName {
@@ -176,7 +177,7 @@ func (m moving) append(b []byte) []byte {
 func decodeMoving(b []byte) (moving, error) {
 	r := wire.NewReader(b)
 	m := moving{first: r.Uvarint(), count: r.Uvarint()}
-	if m.first == 0 || m.count == 0 || m.first+m.count < m.first {
+	if m.first == 0 || m.count == 0 || m.first > maxSequence || m.count > maxSequence {
 		r.Fail("sequence numbers out of order")
 	}
 	return m, r.Done()
