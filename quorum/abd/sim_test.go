@@ -184,11 +184,12 @@ func systems(tb testing.TB) []quorum.ReadWrite {
 }
 
 // run plays a schedule drawn from the seed over a world of clients.
-func run(t testing.TB, seed uint64, cfg worldConfig) *world {
+func run(tb testing.TB, seed uint64, cfg worldConfig) *world {
+	tb.Helper()
 	cfg.sim.Seed = seed
-	w := newWorld(t, cfg)
+	w := newWorld(tb, cfg)
 	schedule := sim.DrawSchedule(seed, sim.Limits{Nodes: w.ids, Length: 5 * time.Second, MaxRate: 3})
-	require.NoError(t, w.Play(schedule))
+	require.NoError(tb, w.Play(schedule))
 	w.settle()
 	return w
 }
@@ -267,10 +268,11 @@ func TestRegularRegistersAreRegular(t *testing.T) {
 
 // masking returns a system of 4f+1 servers of which f lie: to each reader something of their own, with a timestamp
 // from the future, the past, or that of the other liars.
-func masking(t testing.TB, f int) (quorum.ReadWrite, func(id coterie.NodeID, core coterie.Core) coterie.Core) {
+func masking(tb testing.TB, f int) (quorum.ReadWrite, func(id coterie.NodeID, core coterie.Core) coterie.Core) {
+	tb.Helper()
 	ids := names(4*f + 1)
 	system, err := quorum.Symmetric(quorum.Masking(ids...))
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	lies := 0
 	return system, func(id coterie.NodeID, core coterie.Core) coterie.Core {
 		if slices.Index(ids, id) >= f {
