@@ -157,19 +157,26 @@ func (d *Driver[C]) capture(done chan error) {
 
 func (d *Driver[C]) written(e snapshotWritten) {
 	d.capturing = false
+	answer := func() {
+		if e.done != nil {
+			e.done <- e.err
+		}
+	}
 	switch {
 	case e.err != nil:
 		d.cfg.Log.Error("no snapshot", "node", d.id, "err", e.err)
+		answer()
 	case e.index <= d.newest:
 		// A newer one was installed meanwhile.
 		d.files.put(Superseded{e.snapshot.Name})
+		answer()
 	default:
 		d.newest = e.index
 		d.machine.Written(e.snapshot.Size)
-		_ = d.host.Post(func(now time.Time, core C) { core.Compact(now, e.index, e.snapshot) }) // ended: it is an orphan
-	}
-	if e.done != nil {
-		e.done <- e.err
+		_ = d.host.Post(func(now time.Time, core C) { // ended: it is an orphan
+			core.Compact(now, e.index, e.snapshot)
+			answer() // a Close that follows does not prevent what this round saves
+		})
 	}
 }
 

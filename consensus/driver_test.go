@@ -53,7 +53,8 @@ func (r *rig) tryStart(t *testing.T) error {
 		require.NoError(t, cfg.Transport.Close())
 		return err
 	}
-	t.Cleanup(func() { _ = r.Driver.Close() })
+	d := r.Driver
+	t.Cleanup(func() { _ = d.Close() })
 	return nil
 }
 
