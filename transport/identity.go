@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"slices"
 
 	"github.com/coterie-go/coterie"
 )
@@ -129,10 +130,8 @@ func CheckCertificate(cert *x509.Certificate, id coterie.NodeID) error {
 	if id == "" {
 		return fmt.Errorf("%w: the id is empty", ErrIdentity)
 	}
-	for _, name := range cert.DNSNames {
-		if name == string(id) {
-			return nil
-		}
+	if slices.Contains(cert.DNSNames, string(id)) {
+		return nil
 	}
 	for _, u := range cert.URIs {
 		if named, ok := nodeOfURI(u); ok && named == id {

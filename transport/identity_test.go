@@ -70,7 +70,7 @@ func TestCheckCertificate(t *testing.T) {
 
 // handshake connects a client that wants to reach want to a server, and returns both errors. The client reads a byte
 // that the server writes, for in TLS 1.3 it learns of the server's refusal only then.
-func handshake(t *testing.T, client *tls.Config, server *tls.Config) (clientErr, serverErr error, state tls.ConnectionState) {
+func handshake(t *testing.T, client *tls.Config, server *tls.Config) (state tls.ConnectionState, clientErr, serverErr error) {
 	t.Helper()
 	// A net.Pipe has no buffer: two sides that both want to write an alert would wait for each other.
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -96,13 +96,13 @@ func handshake(t *testing.T, client *tls.Config, server *tls.Config) (clientErr,
 	}
 	here.Close()
 	<-done
-	return clientErr, serverErr, state
+	return state, clientErr, serverErr
 }
 
 func TestIdentityHandshake(t *testing.T) {
 	ca, other := mustCA(t), mustCA(t)
 	a, b := mustIdentity(t, ca, "a"), mustIdentity(t, ca, "b/1")
-	clientErr, serverErr, state := handshake(t, a.ClientTLS("b/1"), b.ServerTLS())
+	state, clientErr, serverErr := handshake(t, a.ClientTLS("b/1"), b.ServerTLS())
 	require.NoError(t, clientErr)
 	require.NoError(t, serverErr)
 	require.Equal(t, uint16(tls.VersionTLS13), state.Version)
@@ -111,30 +111,30 @@ func TestIdentityHandshake(t *testing.T) {
 	require.ErrorIs(t, transport.CheckPeer(tls.ConnectionState{}, "a"), transport.ErrIdentity)
 
 	t.Run("the client reached another node", func(t *testing.T) {
-		clientErr, _, _ := handshake(t, a.ClientTLS("c"), b.ServerTLS())
+		_, clientErr, _ := handshake(t, a.ClientTLS("c"), b.ServerTLS())
 		require.ErrorIs(t, clientErr, transport.ErrIdentity)
 	})
 	t.Run("the server is of another authority", func(t *testing.T) {
-		clientErr, _, _ := handshake(t, a.ClientTLS("b"), mustIdentity(t, other, "b").ServerTLS())
+		_, clientErr, _ := handshake(t, a.ClientTLS("b"), mustIdentity(t, other, "b").ServerTLS())
 		require.ErrorAs(t, clientErr, &x509.UnknownAuthorityError{})
 	})
 	t.Run("the client is of another authority", func(t *testing.T) {
 		client := mustIdentity(t, other, "a").ClientTLS("b/1")
 		client.VerifyConnection = nil
-		clientErr, serverErr, _ := handshake(t, client, b.ServerTLS())
+		_, clientErr, serverErr := handshake(t, client, b.ServerTLS())
 		require.Error(t, clientErr)
 		require.ErrorContains(t, serverErr, "unknown authority")
 	})
 	t.Run("the client has no certificate", func(t *testing.T) {
 		client := a.ClientTLS("b/1")
 		client.Certificates = nil
-		_, serverErr, _ := handshake(t, client, b.ServerTLS())
+		_, _, serverErr := handshake(t, client, b.ServerTLS())
 		require.Error(t, serverErr)
 	})
 	t.Run("the client speaks TLS 1.2", func(t *testing.T) {
 		client := a.ClientTLS("b/1")
 		client.MinVersion, client.MaxVersion = tls.VersionTLS12, tls.VersionTLS12
-		_, serverErr, _ := handshake(t, client, b.ServerTLS())
+		_, _, serverErr := handshake(t, client, b.ServerTLS())
 		require.ErrorContains(t, serverErr, "version")
 	})
 }

@@ -106,7 +106,7 @@ func TestMuxOpensThousandsOfChannels(t *testing.T) {
 	n := testsize.N(10_000, 100_000)
 	sum := 0
 	for i := range n {
-		b.Channel(uint64(i) << 20).Receive(func(_ coterie.NodeID, payload []byte) { sum += i })
+		b.Channel(uint64(i) << 20).Receive(func(coterie.NodeID, []byte) { sum += i })
 	}
 	for i := range n {
 		require.NoError(t, a.Channel(uint64(i)<<20).Send("b", nil))

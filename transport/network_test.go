@@ -67,7 +67,7 @@ func TestNetworkToItself(t *testing.T) {
 		a := net.Join("a")
 		defer a.Close()
 		n := 0
-		a.Receive(func(from coterie.NodeID, payload []byte) {
+		a.Receive(func(_ coterie.NodeID, payload []byte) {
 			if n++; n < 1000 {
 				_ = a.Send("a", payload)
 			}

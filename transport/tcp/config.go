@@ -95,14 +95,19 @@ func (c Config) validate() error {
 	if c.QueueBytes < c.MaxPayload+headerSize {
 		fail("QueueBytes is %d, less than a payload of MaxPayload %d takes", c.QueueBytes, c.MaxPayload)
 	}
-	if c.MaxConns < 0 {
-		fail("MaxConns is negative")
-	}
-	if c.MaxHandshakes < 0 {
-		fail("MaxHandshakes is negative")
-	}
-	if c.HandshakeTimeout < 0 || c.IdleTimeout < 0 || c.MinBackoff < 0 {
-		fail("HandshakeTimeout, IdleTimeout or MinBackoff is negative")
+	for _, f := range []struct {
+		name  string
+		value int64
+	}{
+		{"MaxConns", int64(c.MaxConns)},
+		{"MaxHandshakes", int64(c.MaxHandshakes)},
+		{"HandshakeTimeout", int64(c.HandshakeTimeout)},
+		{"IdleTimeout", int64(c.IdleTimeout)},
+		{"MinBackoff", int64(c.MinBackoff)},
+	} {
+		if f.value < 0 {
+			fail("%s is negative", f.name)
+		}
 	}
 	if c.MaxBackoff < c.MinBackoff {
 		fail("MaxBackoff is less than MinBackoff")

@@ -186,7 +186,7 @@ func TestWrongCertificateIsRefused(t *testing.T) {
 	} {
 		before := v.Metrics().BadCertificates
 		raw := v.attack(t)
-		conn := net.Conn(raw)
+		var conn net.Conn = raw
 		if c.tls != nil {
 			conn = tls.Client(raw, c.tls)
 		}

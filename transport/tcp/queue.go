@@ -35,9 +35,9 @@ const (
 
 func newQueue(limit int) *queue { return &queue{limit: limit, wake: make(chan struct{}, 1)} }
 
-// push adds a frame, which must fit the limit.
-func (q *queue) push(k kind, head, payload []byte) {
-	sum := checksum(k, head, payload) // outside of the lock: it takes the longest
+// push adds a payload in two parts, whose frame must fit the limit.
+func (q *queue) push(head, payload []byte) {
+	sum := checksum(kindData, head, payload) // outside of the lock: it takes the longest
 	size := headerSize + len(head) + len(payload)
 	q.mu.Lock()
 	for q.bytes+size > q.limit && len(q.blocks) > 0 {
@@ -47,7 +47,7 @@ func (q *queue) push(k kind, head, payload []byte) {
 		q.blocks = append(q.blocks, block{buf: q.emptyBuf()})
 	}
 	last := &q.blocks[len(q.blocks)-1]
-	last.buf = appendFrame(last.buf, k, sum, head, payload)
+	last.buf = appendFrame(last.buf, kindData, sum, head, payload)
 	last.frames++
 	q.bytes += size
 	if q.asleep {

@@ -97,7 +97,7 @@ func (t *Transport) SendParts(to coterie.NodeID, head, payload []byte) error {
 	case p == nil:
 		return fmt.Errorf("send to %q: %w", to, transport.ErrUnknownPeer)
 	}
-	p.queue.push(kindData, head, payload)
+	p.queue.push(head, payload)
 	if !p.running.Load() {
 		t.run(p)
 	}

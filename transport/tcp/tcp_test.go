@@ -12,18 +12,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// mustStart starts a node on a free port, and closes it after the test.
-func mustStart(t *testing.T, cfg tcp.Config) *tcp.Transport {
-	t.Helper()
-	if cfg.Listen == "" && cfg.Listener == nil {
-		cfg.Listen = "127.0.0.1:0"
-	}
-	node, err := tcp.Start(cfg)
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, node.Close()) })
-	return node
-}
-
 func conformance(secure bool) func(t *testing.T, ids ...coterie.NodeID) *transporttest.Cluster {
 	return func(t *testing.T, ids ...coterie.NodeID) *transporttest.Cluster {
 		const limit = 1 << 20

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/coterie-go/coterie"
 	"github.com/coterie-go/coterie/internal/testsize"
@@ -183,6 +184,8 @@ func testHandlerMaySend(t *testing.T, c *Cluster) {
 func testNoCallAfterReceive(t *testing.T, c *Cluster) {
 	a, b := c.Nodes[0], c.Nodes[1]
 	stop := make(chan struct{})
+	pace := time.NewTicker(50 * time.Microsecond) // traffic, but no flood in which every message waits for seconds
+	defer pace.Stop()
 	var senders sync.WaitGroup
 	for _, from := range []coterie.Transport{a, c.Nodes[2]} {
 		senders.Go(func() {
@@ -190,8 +193,10 @@ func testNoCallAfterReceive(t *testing.T, c *Cluster) {
 				select {
 				case <-stop:
 					return
-				default:
-					_ = from.Send("b", []byte("x"))
+				case <-pace.C:
+					for range 20 {
+						_ = from.Send("b", []byte("x"))
+					}
 				}
 			}
 		})
@@ -260,7 +265,8 @@ func testCloseWhileInUse(t *testing.T, c *Cluster) {
 		node.Receive(func(coterie.NodeID, []byte) { note(started) })
 		for _, to := range []coterie.NodeID{"a", "b", "c", "nobody"} {
 			users.Go(func() {
-				for node.Send(to, random(100)) == nil {
+				for open := true; open; {
+					open = node.Send(to, random(100)) == nil
 				}
 			})
 		}
