@@ -77,7 +77,7 @@ func TestReplayStartsAtOrBeforeWhatKeepAskedFor(t *testing.T) {
 			b.do("a", func(p *probe, _ time.Time) {
 				p.Save(fmt.Appendf(nil, "%d", 2*i))
 				p.Save(fmt.Appendf(nil, "%d", 2*i+1))
-				p.Outbox.Keep(3)
+				p.Keep(3)
 			})
 			b.run(10 * time.Millisecond)
 		}
@@ -104,7 +104,7 @@ func TestReplayStartsAtOrBeforeWhatKeepAskedFor(t *testing.T) {
 func TestKeepOfABatchThatWaited(t *testing.T) {
 	b := newBench(t, fixed(), nil, "a")
 	b.do("a", func(p *probe, _ time.Time) { p.Save([]byte("0")) })
-	b.do("a", func(p *probe, _ time.Time) { p.Save([]byte("1")); p.Outbox.Keep(1) })
+	b.do("a", func(p *probe, _ time.Time) { p.Save([]byte("1")); p.Keep(1) })
 	b.do("a", func(p *probe, _ time.Time) { p.Save([]byte("2")) })
 	b.do("a", func(p *probe, _ time.Time) { p.Save([]byte("3")) })
 	b.run(time.Second)
@@ -116,7 +116,7 @@ func TestKeepOfABatchThatWaited(t *testing.T) {
 func TestJournalStaysBounded(t *testing.T) {
 	b := newBench(t, sim.Config{}, nil, "a")
 	for i := range 2000 {
-		b.do("a", func(p *probe, _ time.Time) { p.Save(fmt.Appendf(nil, "%d", i)); p.Outbox.Keep(1) })
+		b.do("a", func(p *probe, _ time.Time) { p.Save(fmt.Appendf(nil, "%d", i)); p.Keep(1) })
 		b.run(10 * time.Millisecond)
 	}
 	require.Less(t, len(b.Records("a")), 50)

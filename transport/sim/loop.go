@@ -92,6 +92,24 @@ func (n *node) start() {
 	n.queueRun(n.w.now)
 }
 
+// perform does what was queued for this incarnation of the node.
+func (n *node) perform(k kind) bool {
+	switch k {
+	case evRun:
+		n.runQueued = false
+		return n.kick()
+	case evWake:
+		return n.woken()
+	case evSynced:
+		n.synced()
+	case evCrash:
+		n.crash()
+		n.comeBack(n.disk.current(n.w.now).Down.draw(&n.disk.src))
+	case evMessage, evRestart, evCall: // not of one incarnation
+	}
+	return true
+}
+
 func unwrap(c coterie.Core) coterie.Core {
 	for {
 		u, ok := c.(interface{ Unwrap() coterie.Core })

@@ -126,27 +126,27 @@ func (w *World) validate(f Fault) error {
 		}
 	}
 	if f.At < 0 || f.Duration < 0 || f.At > longest || f.Duration > longest {
-		return fmt.Errorf("At %v and Duration %v must be from 0 to %v", f.At, f.Duration, longest)
+		return fmt.Errorf("its At %v and Duration %v must be from 0 to %v", f.At, f.Duration, longest)
 	}
 	switch f.Kind {
 	case FaultCrash, FaultPause, FaultStall, FaultPartition, FaultCut:
 	case FaultLink:
 		if f.Link == nil {
-			return errors.New("Link is nil")
+			return errors.New("its Link is nil")
 		}
 		return f.Link.withDefaults().validate()
 	case FaultDisk:
 		if f.Disk == nil {
-			return errors.New("Disk is nil")
+			return errors.New("its Disk is nil")
 		}
 		return f.Disk.withDefaults().validate()
 	case FaultDrift:
 		if !validDrift(f.Drift) {
-			return fmt.Errorf("Drift of %v ppm; it must be from -500,000 to 1,000,000", f.Drift)
+			return fmt.Errorf("its Drift is %v ppm; it must be from -500,000 to 1,000,000", f.Drift)
 		}
 	case FaultJump:
 		if f.Jump.Abs() > longest {
-			return fmt.Errorf("Jump of %v; it must be at most %v either way", f.Jump, longest)
+			return fmt.Errorf("its Jump is %v; it must be at most %v either way", f.Jump, longest)
 		}
 	default:
 		return fmt.Errorf("unknown kind; known are %v", FaultKinds())

@@ -21,32 +21,40 @@ func (t *Trace) WriteShiViz(out io.Writer) error {
 		return errNoWorld
 	}
 	buf := bufio.NewWriter(out)
-	fmt.Fprintf(buf, "%s\n\n", shivizParser)
+	_, err := buf.WriteString(shivizParser + "\n\n")
 	v := vectors{clocks: make([][]uint64, len(t.w.nodes)), sent: map[uint64][]uint64{}}
+	var line []byte
 	t.each(func(e *entry) {
-		if e.node < 0 || e.kind == traceLost || e.kind == traceCut || e.kind == traceJoin {
+		if err != nil || e.node < 0 || e.kind == traceLost || e.kind == traceCut || e.kind == traceJoin {
 			return
 		}
-		clock := v.next(e)
-		buf.WriteString(shivizHost(t.name(e.node)))
-		buf.WriteString(" {")
-		first := true
-		for i, n := range clock {
-			if n == 0 {
-				continue
-			}
-			if !first {
-				buf.WriteString(", ")
-			}
-			first = false
-			fmt.Fprintf(buf, "%s: %d", strconv.Quote(shivizHost(t.name(int32(i)))), n)
-		}
-		fmt.Fprintf(buf, "}\n%s\n", t.shivizText(e))
+		line = t.appendShiViz(line[:0], e, v.next(e))
+		_, err = buf.Write(line)
 	})
-	if err := buf.Flush(); err != nil {
+	if err == nil {
+		err = buf.Flush()
+	}
+	if err != nil {
 		return fmt.Errorf("sim: write trace: %w", err)
 	}
 	return nil
+}
+
+func (t *Trace) appendShiViz(b []byte, e *entry, clock []uint64) []byte {
+	b = append(b, shivizHost(t.name(e.node))...)
+	before := " {"
+	for i, n := range clock {
+		if n > 0 {
+			b = append(b, before...)
+			b = strconv.AppendQuote(b, shivizHost(t.name(int32(i))))
+			b = append(b, ": "...)
+			b = strconv.AppendUint(b, n, 10)
+			before = ", "
+		}
+	}
+	b = append(b, "}\n"...)
+	b = append(b, t.shivizText(e)...)
+	return append(b, '\n')
 }
 
 // vectors are the clocks of Fidge and Mattern (1988), one count per node.

@@ -94,7 +94,7 @@ func (r *register) replicate(now time.Time, save bool) {
 	r.resend = now.Add(resendEvery)
 }
 
-func (r *register) Step(now time.Time, from coterie.NodeID, payload []byte) error {
+func (r *register) Step(_ time.Time, from coterie.NodeID, payload []byte) error {
 	if len(payload) == 0 {
 		return errors.New("empty")
 	}

@@ -107,8 +107,8 @@ func small(t *testing.T) *sim.Trace {
 	trace := &sim.Trace{}
 	cfg := fixed()
 	cfg.Trace = trace
-	b := newBench(t, cfg, func(id coterie.NodeID, p *probe) {
-		p.onStep = func(p *probe, _ time.Time, _ coterie.NodeID, payload []byte) error {
+	b := newBench(t, cfg, func(_ coterie.NodeID, p *probe) {
+		p.onStep = func(_ *probe, _ time.Time, _ coterie.NodeID, payload []byte) error {
 			if string(payload) == "bad" {
 				return errors.New("malformed")
 			}

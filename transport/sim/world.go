@@ -264,41 +264,23 @@ func (w *World) RunUntil(cond func() bool, limit time.Duration) error {
 
 // perform reports whether the event did anything; one of an earlier incarnation does not.
 func (w *World) perform(ev *event) bool {
-	if ev.kind == evCall {
+	switch ev.kind {
+	case evCall:
 		ev.fn()
-		return true
-	}
-	n := w.nodes[ev.node]
-	switch ev.kind {
 	case evMessage:
-		n.arrive(ev)
-		return true
+		w.nodes[ev.node].arrive(ev)
 	case evRestart:
-		if !n.up && ev.gen == n.gen() && w.now >= n.downUntil {
-			n.start()
-			n.kick()
-			return true
+		n := w.nodes[ev.node]
+		if n.up || ev.gen != n.gen() || w.now < n.downUntil {
+			return false
 		}
-		return false
+		n.start()
+		n.kick()
+	case evRun, evWake, evSynced, evCrash:
+		n := w.nodes[ev.node]
+		return n.up && ev.gen == n.gen() && n.perform(ev.kind)
 	}
-	if !n.up || ev.gen != n.gen() {
-		return false
-	}
-	switch ev.kind {
-	case evRun:
-		n.runQueued = false
-		return n.kick()
-	case evWake:
-		return n.woken()
-	case evSynced:
-		n.synced()
-		return true
-	case evCrash:
-		n.crash()
-		n.comeBack(n.disk.current(w.now).Down.draw(&n.disk.src))
-		return true
-	}
-	panic(fmt.Sprintf("sim: event of unknown kind %d", ev.kind))
+	return true
 }
 
 func (w *World) check() {

@@ -2,7 +2,6 @@ package sim_test
 
 import (
 	"errors"
-	"fmt"
 	"math"
 	"slices"
 	"testing"
@@ -233,7 +232,7 @@ func (s *steady) Replay([]byte) error { return nil }
 
 func (s *steady) Step(time.Time, coterie.NodeID, []byte) error {
 	s.Save(steadyPayload)
-	s.Outbox.Keep(1)
+	s.Keep(1)
 	return nil
 }
 
@@ -245,41 +244,6 @@ func (s *steady) Tick(now time.Time) {
 }
 
 func (s *steady) Ready() coterie.Ready {
-	s.Outbox.Wake(s.next)
+	s.Wake(s.next)
 	return s.Take()
-}
-
-func ExampleNew() {
-	world, err := sim.New(sim.Config{Seed: 42, Disk: sim.Disk{Crash: 0.01}})
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	ids := []coterie.NodeID{"a", "b", "c"}
-	acknowledged := uint64(0)
-	for _, id := range ids {
-		err := world.Add(id, sim.Node{New: func(uint64) (coterie.Core, sim.App) {
-			return newRegister(id, ids, none), sim.EventFunc(func(_ time.Time, event any) {
-				acknowledged = max(acknowledged, event.(acked).version)
-			})
-		}})
-		if err != nil {
-			fmt.Println(err)
-		}
-	}
-	world.Invariant("no copy is ahead of the primary", func(w *sim.World) error {
-		primary, ok := w.Core("a").(*register)
-		if copied, up := w.Core("b").(*register); ok && up && copied.version > primary.version {
-			return fmt.Errorf("b has version %d, a %d", copied.version, primary.version)
-		}
-		return nil
-	})
-	_ = world.Do("a", func(now time.Time, core coterie.Core) {
-		if err := core.(*register).Write(now, 7); err != nil {
-			fmt.Println(err)
-		}
-	})
-	err = world.RunUntil(func() bool { return acknowledged == 1 }, 10*time.Second)
-	fmt.Println(acknowledged, err)
-	// Output: 1 <nil>
 }

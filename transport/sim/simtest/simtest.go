@@ -160,13 +160,14 @@ func RequireDeterministic(t TB, run func(trace *sim.Trace)) {
 			t.Fatalf("simtest: %v", err)
 		}
 	}
-	a, b := bytes.Split(texts[0].Bytes(), []byte("\n")), bytes.Split(texts[1].Bytes(), []byte("\n"))
+	a, b := bytes.SplitAfter(texts[0].Bytes(), []byte("\n")), bytes.SplitAfter(texts[1].Bytes(), []byte("\n"))
+	a, b = a[:len(a)-1], b[:len(b)-1] // after the last newline is nothing
 	for i := range min(len(a), len(b)) {
 		if !bytes.Equal(a[i], b[i]) {
-			t.Fatalf("simtest: the same run gave two traces; they differ in line %d:\n%s\n%s", i+1, a[i], b[i])
+			t.Fatalf("simtest: the same run gave two traces; they differ in line %d:\n%s%s", i+1, a[i], b[i])
 		}
 	}
 	if len(a) != len(b) {
-		t.Fatalf("simtest: the same run gave traces of %d and %d lines", len(a), len(b))
+		t.Fatalf("simtest: the same run gave traces of %d and %d lines, one the beginning of the other", len(a), len(b))
 	}
 }
