@@ -178,7 +178,7 @@ func TestBerkeleyBringsClocksTogether(t *testing.T) {
 
 func TestBerkeleyWithoutAnswersAndWithRepeats(t *testing.T) {
 	off := map[coterie.NodeID]time.Duration{"a": 0, "b": 100 * time.Millisecond, "c": 200 * time.Millisecond, "m": 100 * time.Millisecond}
-	n := &net{delay: func(from, to coterie.NodeID) (time.Duration, bool) { return time.Millisecond, from != "c" }}
+	n := &net{delay: func(from, _ coterie.NodeID) (time.Duration, bool) { return time.Millisecond, from != "c" }}
 	group(t, n, off)
 	n.run(t, epoch.Add(5*time.Second))
 	require.Equal(t, 200*time.Millisecond, off["c"]) // its answers are lost: the poll ends without it
