@@ -3,13 +3,17 @@ package raft
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"time"
 
 	"github.com/coterie-go/coterie"
+	"github.com/coterie-go/coterie/consensus"
+	"github.com/coterie-go/coterie/transport"
 )
 
-// Config configures a Core. ID and Voters are required, and Seed by NewCore.
+// Config configures a Node, or a Core, which needs ID, Voters and Seed and of the rest what the protocol knows of. A
+// Node needs ID, Voters, StateMachine and Dir.
 type Config struct {
 	// ID names this node for ever.
 	ID coterie.NodeID
@@ -22,6 +26,27 @@ type Config struct {
 	// Join is set on a node that is added to a running cluster: it begins without a configuration and waits until a
 	// leader, told by AddLearner or Reconfigure, brings it up to date. Voters then names members to be reached first.
 	Join bool
+
+	// StateMachine is the application. A witness has none.
+	StateMachine coterie.StateMachine
+	// Dir is the node's folder, for its log and its snapshots.
+	Dir string
+	// TLS proves to the other nodes who this one is, and they to it. Without it everything travels in the clear.
+	TLS *transport.Identity
+	// Listen is where to accept the other nodes, if not at the node's own address in Voters or Witnesses.
+	Listen string
+	// Transport is used instead of TCP at the addresses; the node does not close it. If it has a method
+	// SetPeer(id, address), that hears of the members' addresses. Share one among many groups by transport.Mux.
+	Transport coterie.Transport
+	// Journal and Snapshots are used instead of Dir; the node does not close them. Share one wal.Log among many groups
+	// by its streams.
+	Journal   coterie.Journal
+	Snapshots coterie.Snapshots
+	// Driver says how the state machine is driven: when snapshots are taken, how many proposals may wait, how long
+	// sessions live. Its Transport, Journal, Snapshots and StateMachine are set by Start.
+	Driver consensus.Config
+	// Log hears of what goes wrong; default silent.
+	Log *slog.Logger
 
 	// Seed is where election time-outs are drawn from; another one for each incarnation, else every restart would
 	// repeat them. NewCore wants one; Start draws one if it is 0.

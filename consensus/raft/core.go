@@ -68,12 +68,13 @@ type Core struct {
 	waiting   int    // bytes emitted beyond applied
 	pending   int    // bytes in the log beyond emitted
 
-	conf      configuration
-	confs     []configuration // those after the base's, oldest first; the last is conf
-	mayLead   bool            // this node is a voter of conf, on either side
-	witness   bool            // this node holds no data
-	announced Membership      // what the last ConfigChanged said
-	settled   uint64          // index of the configuration that was last announced as committed
+	conf       configuration
+	confs      []configuration // those after the base's, oldest first; the last is conf
+	mayLead    bool            // this node is a voter of conf, on either side
+	witness    bool            // this node holds no data
+	announced  Membership      // what the last ConfigChanged said
+	introduced Membership      // what the last Introduced said
+	settled    uint64          // index of the configuration that was last announced as committed
 
 	// Time.
 	booted      bool
@@ -207,6 +208,8 @@ func (c *Core) Step(now time.Time, from coterie.NodeID, payload []byte) error {
 		c.handleRead(from, m)
 	case kindReadReply:
 		c.handleReadReply(from, m)
+	case kindIntroduce:
+		c.handleIntroduce(m)
 	case kindState, kindBase:
 	}
 	return nil
@@ -231,7 +234,8 @@ func (c *Core) check(from coterie.NodeID, m *message) error {
 		if from == c.cfg.ID {
 			return m.wrong("from the node itself")
 		}
-	case kindAppendReply, kindVoteReply, kindSnapshotReply, kindTimeoutNow, kindRead, kindReadReply:
+	case kindAppendReply, kindVoteReply, kindSnapshotReply, kindTimeoutNow, kindRead, kindReadReply,
+		kindIntroduce:
 	}
 	if m.kind == kindAppend {
 		m.entries = c.log.room(m.count)

@@ -27,6 +27,7 @@ const (
 	kindTimeoutNow                    // leadership transfer: campaign now
 	kindRead                          // a follower asks for a read index
 	kindReadReply                     //
+	kindIntroduce                     // the leader says who and where the members are, to one that cannot know it
 	kindState                         // record: term and vote
 	kindBase                          // record: what stands before the log: a snapshot, the members
 )
@@ -35,7 +36,7 @@ func (k kind) String() string {
 	names := [...]string{
 		kindAppend: "AppendEntries", kindAppendReply: "AppendReply", kindVote: "RequestVote", kindVoteReply: "VoteReply",
 		kindSnapshot: "InstallSnapshot", kindSnapshotReply: "SnapshotReply", kindTimeoutNow: "TimeoutNow",
-		kindRead: "ReadIndex", kindReadReply: "ReadReply", kindState: "State", kindBase: "Base",
+		kindRead: "ReadIndex", kindReadReply: "ReadReply", kindIntroduce: "Introduce", kindState: "State", kindBase: "Base",
 	}
 	if k == 0 || int(k) >= len(names) {
 		return fmt.Sprintf("kind(%d)", byte(k))
@@ -120,6 +121,8 @@ func (m *message) encode(b []byte) []byte {
 		b = wire.AppendBool(b, m.refused)
 		b = wire.AppendUvarint(b, m.index)
 		b = wire.AppendUvarint(b, m.at)
+	case kindIntroduce:
+		b = appendMembership(b, m.members)
 	case kindState:
 		b = wire.AppendString(b, m.vote)
 	case kindBase:
@@ -220,6 +223,8 @@ func (m *message) decode(payload []byte) error {
 	case kindReadReply:
 		m.epoch, m.round, m.refused = r.Uvarint(), r.Uvarint(), r.Bool()
 		m.index, m.at = readNumber(&r), readNumber(&r)
+	case kindIntroduce:
+		m.members = readMembership(&r)
 	case kindState:
 		m.vote = coterie.NodeID(r.String())
 	case kindBase:
@@ -305,7 +310,7 @@ func describe(payload []byte) string {
 		return fmt.Sprintf("%s vote=%s", head, m.vote)
 	case kindBase:
 		return fmt.Sprintf("%s last=%d/%d snapshot=%q %v", head, m.index, m.at, m.snap.Name, m.members)
-	case kindTimeoutNow, kindRead:
+	case kindTimeoutNow, kindRead, kindIntroduce:
 	}
 	return head
 }

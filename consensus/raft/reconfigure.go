@@ -23,6 +23,30 @@ type ConfigChanged struct {
 	Committed bool
 }
 
+// Introduced is an event: the leader has said who and where the members are, before this node's own log says it. They
+// are to be reached, no more.
+type Introduced struct {
+	Members Membership
+}
+
+// introduce tells a peer that has not answered in this term where the members are: it may have joined with an empty
+// log, or its log may not know this leader, and then it could not answer.
+func (c *Core) introduce(p *peer) {
+	for i := range c.conf.Members {
+		if c.conf.Members[i].Address != "" {
+			c.send(p.id, &message{kind: kindIntroduce, term: c.term, members: c.conf.Membership})
+			return
+		}
+	}
+}
+
+func (c *Core) handleIntroduce(m *message) {
+	if c.lead == nil && !c.introduced.Equal(m.members) {
+		c.introduced = m.members
+		c.out.Emit(Introduced{Members: m.members.clone()})
+	}
+}
+
 // Reconfigure changes the members. The answer is a Done with the id, when the new configuration is committed. One
 // change is made at a time, and none before the leader has committed an entry of its term: else two majorities that do
 // not meet could come about (raft-dev, "bug in single-server membership changes", 2015).
@@ -51,6 +75,24 @@ func (c *Core) Reconfigure(now time.Time, id uint64, change Change) {
 	c.stir()
 	l.change = pendingChange{id: id}
 	c.appendMembers(c.conf.stepTo(next))
+}
+
+// Promote makes a learner that has caught up a voter. The answer is a Done with the id.
+func (c *Core) Promote(now time.Time, id uint64, learner coterie.NodeID) {
+	c.enter(now)
+	m, ok := c.conf.Find(learner)
+	if c.lead != nil {
+		if !ok || m.Role != Learner {
+			c.finish(id, fmt.Errorf("%w: %s is no learner", ErrInvalidChange, learner))
+			return
+		}
+		if p := c.lead.find(learner); p.mode != replicating || p.match < c.committed {
+			c.finish(id, ErrNotCaughtUp)
+			return
+		}
+	}
+	m.ID, m.Role, m.AutoPromote = learner, Voter, false
+	c.Reconfigure(now, id, Change{Set: []Member{m}})
 }
 
 // appendMembers appends a configuration and uses it from then on.

@@ -136,6 +136,9 @@ func (c *Core) heartbeat(p *peer) {
 		c.resend(p)
 		prev = 0
 	}
+	if p.match == 0 {
+		c.introduce(p)
+	}
 	l := c.lead
 	p.told, p.asked = true, true
 	p.committed = min(c.committed, prev)

@@ -29,6 +29,11 @@ type receiving struct {
 	epoch   uint64
 }
 
+// Compacted is an event: a snapshot of this node has taken the place of the log through Index.
+type Compacted struct {
+	Index uint64
+}
+
 // Compact puts a snapshot in the place of the log through index.
 func (c *Core) Compact(now time.Time, index uint64, snapshot consensus.Snapshot) {
 	c.enter(now)
@@ -58,6 +63,7 @@ func (c *Core) compact(index uint64, snapshot consensus.Snapshot) {
 	}
 	c.saveBase()
 	c.metrics.Compactions++
+	c.out.Emit(Compacted{Index: index})
 	c.retire(old)
 	c.trace(TraceSnapshot, nil, "")
 }

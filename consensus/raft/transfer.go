@@ -22,6 +22,9 @@ var (
 	// ErrBusy is returned while another transfer or change of members is under way, or the leader has just been
 	// elected; nothing was done. Retry.
 	ErrBusy = errors.New("raft: another change is under way")
+	// ErrNotCaughtUp is returned by Promote for a learner that lacks something that is committed: as a voter it would
+	// only hold up the others. Retry.
+	ErrNotCaughtUp = errors.New("raft: the learner has not caught up")
 	// ErrTooLarge is returned for a command over Config.MaxCommandBytes; nothing was done.
 	ErrTooLarge = errors.New("raft: command too large")
 )
