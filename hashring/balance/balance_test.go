@@ -85,7 +85,8 @@ func TestSharesMatchWeights(t *testing.T) {
 		}
 		count := map[string]int{}
 		var held []Picked[string]
-		const requests, under = 50_000, 200 // so many are always under way
+		const under = 200 // so many are always under way
+		requests := testsize.N(50_000, 500_000)
 		for i := range requests {
 			p, err := l.Pick(fmt.Sprint("key-", i))
 			require.NoError(t, err)
@@ -98,7 +99,7 @@ func TestSharesMatchWeights(t *testing.T) {
 			}
 		}
 		for b, w := range weights {
-			require.InDelta(t, w/10, float64(count[b])/requests, 0.15*w/10+0.02, "%s of %v", b, count)
+			require.InDelta(t, w/10, float64(count[b])/float64(requests), 0.15*w/10+0.02, "%s of %v", b, count)
 		}
 	})
 }
