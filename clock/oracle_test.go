@@ -125,9 +125,9 @@ func requireDots(t require.TestingT, want dotModel, got DotSet) {
 		require.Equal(t, n, got.Contiguous(id))
 		require.Equal(t, n, got.Vector().Get(id))
 		for seq := range uint64(20) {
-			require.Equal(t, want[Dot{id, seq}], got.Contains(Dot{id, seq}))
-			if want[Dot{id, seq}] {
-				require.GreaterOrEqual(t, got.Max(id), seq)
+			has := want[Dot{id, seq}]
+			if has != got.Contains(Dot{id, seq}) || has && got.Max(id) < seq {
+				require.Fail(t, "wrong membership", "%d of %q in %v", seq, id, got)
 			}
 		}
 	}

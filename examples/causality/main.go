@@ -14,6 +14,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/coterie-go/coterie"
@@ -26,12 +27,14 @@ func main() {
 	out := flag.String("out", filepath.Join(os.TempDir(), "coterie-causality"), "folder for the diagrams")
 	server := flag.String("ntp", "", "host:port of an NTP server to ask instead")
 	flag.Parse()
+	var text strings.Builder
 	var err error
 	if *server != "" {
-		err = askNTP(os.Stdout, *server)
+		err = askNTP(&text, *server)
 	} else {
-		err = run(os.Stdout, *seed, *out)
+		err = run(&text, *seed, *out)
 	}
+	fmt.Print(text.String())
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "causality:", err)
 		os.Exit(1)
@@ -39,7 +42,7 @@ func main() {
 }
 
 // run simulates, prints the table and writes the diagrams.
-func run(stdout io.Writer, seed uint64, out string) error {
+func run(stdout *strings.Builder, seed uint64, out string) error {
 	trace := &sim.Trace{}
 	events, err := simulate(seed, trace)
 	if err != nil {
@@ -94,7 +97,7 @@ func simulate(seed uint64, trace *sim.Trace) ([]event, error) {
 	}())
 }
 
-func writeDiagrams(stdout io.Writer, trace *sim.Trace, out string) error {
+func writeDiagrams(stdout *strings.Builder, trace *sim.Trace, out string) error {
 	if err := os.MkdirAll(out, 0o755); err != nil {
 		return err
 	}

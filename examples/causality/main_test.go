@@ -1,10 +1,10 @@
 package main
 
 import (
-	"bytes"
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -31,7 +31,7 @@ func TestClocksTellWhatTheyPromise(t *testing.T) {
 }
 
 func TestRunWritesDiagrams(t *testing.T) {
-	var out bytes.Buffer
+	var out strings.Builder
 	dir := t.TempDir()
 	require.NoError(t, run(&out, 1, dir))
 	require.Contains(t, out.String(), "cause and effect")
@@ -69,7 +69,7 @@ func TestAskNTP(t *testing.T) {
 			_, _ = conn.WriteTo(good, from)
 		}
 	}()
-	var out bytes.Buffer
+	var out strings.Builder
 	require.NoError(t, askNTP(&out, conn.LocalAddr().String()))
 	require.Regexp(t, `the local clock is off by (30m0\.|29m59\.9)`, out.String())
 	require.NoError(t, conn.Close())

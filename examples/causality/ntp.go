@@ -3,9 +3,9 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net"
+	"strings"
 	"time"
 
 	"github.com/coterie-go/coterie/clock"
@@ -13,7 +13,7 @@ import (
 )
 
 // askNTP exchanges four packets with a server, as clocksync has it, and sets an interval clock by the best.
-func askNTP(stdout io.Writer, server string) error {
+func askNTP(stdout *strings.Builder, server string) error {
 	conn, err := net.Dial("udp", server)
 	if err != nil {
 		return err
