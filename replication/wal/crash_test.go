@@ -152,9 +152,15 @@ func (w *world) script() error {
 
 // crashed is the world after a crash: a copy with its own disk, up again.
 func (w *world) crashed(keep func() bool) *world {
+	c := w.restarted()
+	c.mem.Crash(keep)
+	return c
+}
+
+// restarted is the world after the end of the process: a copy with its own disk and what was in memory before it.
+func (w *world) restarted() *world {
 	c := &world{mem: w.mem.Clone(), cfg: w.cfg, streams: map[string]*history{}}
 	c.cfg.fs = c.mem
-	c.mem.Crash(keep)
 	for name, h := range w.streams {
 		c.streams[name] = &history{append([]string(nil), h.said...), h.acked, h.low}
 	}
@@ -212,6 +218,11 @@ func TestCrashAtEveryOperation(t *testing.T) {
 			for i, keep := range subsets(uint64(n), testsize.N(6, 300)) {
 				c := w.crashed(keep)
 				at := fmt.Sprintf("sector %d, operation %d, subset %d", sector, n, i)
+				if i == 0 { // first the process alone ends: what the next one sees is in memory, and must not stay there
+					c = w.restarted()
+					require.NoError(t, c.open(), at)
+					c = c.crashed(never)
+				}
 				if i%2 == 1 { // the recovery crashes too
 					c.mem.Hook = failFrom(i % 7)
 					if err := c.open(); err != nil {
@@ -403,8 +414,7 @@ func TestFlipOrCutEveryByte(t *testing.T) {
 						continue
 					}
 					err := c.open()
-					var corrupt *CorruptionError
-					if errors.As(err, &corrupt) {
+					if corrupt, ok := errors.AsType[*CorruptionError](err); ok {
 						require.Equal(t, seg.path, corrupt.Segment, at)
 						require.LessOrEqual(t, corrupt.Offset, int64(off), at)
 					} else if err != nil {

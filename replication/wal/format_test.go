@@ -172,8 +172,7 @@ func FuzzOpen(f *testing.F) {
 		}
 		_, cfg := memWith(append(goldenSegment()[:headerSize:headerSize], records...))
 		l, err := Open(cfg)
-		var corrupt *CorruptionError
-		if errors.As(err, &corrupt) {
+		if _, ok := errors.AsType[*CorruptionError](err); ok {
 			return
 		}
 		if err != nil {

@@ -24,13 +24,13 @@ type record struct {
 	body   []byte
 }
 
-// badRecord is a record that is not as it was written.
-type badRecord struct {
+// recordError is a record that is not as it was written.
+type recordError struct {
 	offset int64
 	reason string
 }
 
-func (e *badRecord) Error() string { return fmt.Sprintf("offset %d: %s", e.offset, e.reason) }
+func (e *recordError) Error() string { return fmt.Sprintf("offset %d: %s", e.offset, e.reason) }
 
 // reader reads the records of one segment, holding one chunk of it at a time.
 type reader struct {
@@ -48,7 +48,7 @@ func newReader(f vfs.File, salt uint64, end int64, fresh bool) *reader {
 	return &reader{f: f, salt: salt, fresh: fresh, off: headerSize, at: headerSize, end: end, chain: uint32(salt)}
 }
 
-// next returns the next record; io.EOF at the end (zeros, or the end given), a *badRecord for one that is not sound.
+// next returns the next record; io.EOF at the end (zeros, or the end given), a *recordError for one that is not sound.
 func (r *reader) next() (record, error) {
 	if r.off == r.end {
 		return record{}, io.EOF
@@ -67,9 +67,9 @@ func (r *reader) next() (record, error) {
 	case crc == 0 && length == 0 && last == 0:
 		return record{}, io.EOF
 	case rec.kind < kindMark || rec.kind > kindCopy:
-		return record{}, &badRecord{r.off, "no record of a known kind"}
+		return record{}, &recordError{r.off, "no record of a known kind"}
 	case int64(length) > r.end-r.off-headSize:
-		return record{}, &badRecord{r.off, "length over the end of the segment"}
+		return record{}, &recordError{r.off, "length over the end of the segment"}
 	}
 	whole, err := r.need(headSize + int(length))
 	if err != nil {
@@ -77,10 +77,10 @@ func (r *reader) next() (record, error) {
 	}
 	if rec.kind == kindMark {
 		if !isMark(whole, r.salt, r.off) {
-			return record{}, &badRecord{r.off, "mark does not match its place"}
+			return record{}, &recordError{r.off, "mark does not match its place"}
 		}
 	} else if crc32.Update(r.chain, castagnoli, whole[4:]) != crc {
-		return record{}, &badRecord{r.off, "checksum does not match"}
+		return record{}, &recordError{r.off, "checksum does not match"}
 	}
 	r.chain = crc
 	r.off += int64(len(whole))
@@ -95,7 +95,7 @@ func (r *reader) tail() (record, error) {
 		return record{}, err
 	}
 	if len(bytes.Trim(rest, "\x00")) > 0 {
-		return record{}, &badRecord{r.off, "bytes too few for a record"}
+		return record{}, &recordError{r.off, "bytes too few for a record"}
 	}
 	return record{}, io.EOF
 }
@@ -125,14 +125,14 @@ func (r *reader) fill(n int) error {
 	return readFull(r.f, r.chunk, r.off)
 }
 
-// readFull reads all of b; an end of the file within it is a *badRecord at that place.
+// readFull reads all of b; an end of the file within it is a *recordError at that place.
 func readFull(f vfs.File, b []byte, off int64) error {
 	n, err := f.ReadAt(b, off)
 	if n == len(b) {
 		return nil
 	}
 	if errors.Is(err, io.EOF) {
-		return &badRecord{off + int64(n), "the file ends early"}
+		return &recordError{off + int64(n), "the file ends early"}
 	}
 	return err
 }

@@ -152,7 +152,7 @@ func (l *Log) scanFull(seg, next *segment) error {
 	s := scanner{log: l, seg: seg, r: newReader(f, seg.salt, seg.end, false)}
 	err = s.run()
 	if err == nil && s.r.off != seg.end {
-		err = &badRecord{s.r.off, fmt.Sprintf("zeros where records up to %d were durable", seg.end)}
+		err = &recordError{s.r.off, fmt.Sprintf("zeros where records up to %d were durable", seg.end)}
 	}
 	l.segments = append(l.segments, seg)
 	return errors.Join(corrupt(seg.path, err), f.Close())
@@ -173,7 +173,7 @@ func (l *Log) scanHead(seg *segment) error {
 		return &CorruptionError{seg.path, size, fmt.Sprintf("the file was cut: it had %d bytes before it was used", seg.size)}
 	}
 	s := scanner{log: l, seg: seg, r: newReader(f, seg.salt, seg.size, false)}
-	var bad *badRecord
+	var bad *recordError
 	if err := s.run(); err != nil && (!errors.As(err, &bad) || s.meaning) {
 		return corrupt(seg.path, err)
 	}
@@ -242,7 +242,7 @@ type scanned struct {
 	size int64
 }
 
-// run reads to the end; the error is a *badRecord or the file's.
+// run reads to the end; the error is a *recordError or the file's.
 func (s *scanner) run() error {
 	s.byID, s.settled = map[uint32]*scanned{}, headerSize
 	for {
@@ -259,7 +259,7 @@ func (s *scanner) run() error {
 		}
 		if err := s.take(rec); err != nil {
 			s.meaning = true
-			return &badRecord{rec.offset, err.Error()}
+			return &recordError{rec.offset, err.Error()}
 		}
 	}
 }
@@ -336,10 +336,9 @@ func (s *stream) moved(seg *segment, m moving, bytes int64) {
 	s.wrote(seg, m.first, m.first+m.count-1, bytes)
 }
 
-// corrupt turns a *badRecord into what the user sees.
+// corrupt turns a *recordError into what the user sees.
 func corrupt(path string, err error) error {
-	var bad *badRecord
-	if errors.As(err, &bad) {
+	if bad, ok := errors.AsType[*recordError](err); ok {
 		return &CorruptionError{Segment: path, Offset: bad.offset, Reason: bad.reason}
 	}
 	if err != nil {

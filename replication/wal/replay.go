@@ -72,7 +72,7 @@ func (p *replayer) run(l *Log, parts []part) error {
 		}
 		p.id, p.data, p.copy = 0, 0, 0
 		err = p.segment(newReader(file, part.salt, part.end, true))
-		if _, ok := errors.AsType[*badRecord](err); ok {
+		if _, ok := errors.AsType[*recordError](err); ok {
 			err = corrupt(part.path, err)
 		}
 		if closed := file.Close(); err == nil {
@@ -94,7 +94,7 @@ func (p *replayer) segment(r *reader) error {
 		rec, err := r.next()
 		if errors.Is(err, io.EOF) {
 			if r.off != r.end {
-				return &badRecord{r.off, "zeros where records were durable"}
+				return &recordError{r.off, "zeros where records were durable"}
 			}
 			return nil
 		}
@@ -113,7 +113,7 @@ func (p *replayer) take(rec record) error {
 	case rec.kind == kindName:
 		n, err := decodeNaming(rec.body)
 		if err != nil {
-			return &badRecord{rec.offset, err.Error()}
+			return &recordError{rec.offset, err.Error()}
 		}
 		if n.name == p.name {
 			p.id, p.data = rec.stream, n.next
@@ -130,7 +130,7 @@ func (p *replayer) take(rec record) error {
 	case rec.kind == kindMove:
 		m, err := decodeMoving(rec.body)
 		if err != nil {
-			return &badRecord{rec.offset, err.Error()}
+			return &recordError{rec.offset, err.Error()}
 		}
 		p.copy = m.first
 	}
@@ -143,7 +143,7 @@ func (p *replayer) give(number uint64, rec record) error {
 		return nil
 	}
 	if number > p.next {
-		return &badRecord{rec.offset, fmt.Sprintf("stream %q lacks records from %d up to this, %d", p.name, p.next, number)}
+		return &recordError{rec.offset, fmt.Sprintf("stream %q lacks records from %d up to this, %d", p.name, p.next, number)}
 	}
 	p.next++
 	return p.f(rec.body)

@@ -26,7 +26,7 @@ func writeSnapshot(s coterie.Snapshots, name, content string) error {
 	return w.Close()
 }
 
-func readSnapshot(t testing.TB, s coterie.Snapshots, name string) string {
+func readSnapshot(t *testing.T, s coterie.Snapshots, name string) string {
 	t.Helper()
 	r, err := s.Open(name)
 	require.NoError(t, err)

@@ -22,7 +22,8 @@ type Config struct {
 	SegmentSize int64
 
 	// NoSync leaves syncs to the operating system, but for one at the end of each segment and at Close. What Append
-	// has returned then survives the end of the process, not that of the machine: only for what can be made again.
+	// has returned then survives the end of the process, not that of the machine, which may also take what Keep let go
+	// for it: only for what can be made again.
 	NoSync bool
 
 	// Logger hears of a torn tail that was cut at Open and of streams that were moved; nil is silent.
