@@ -89,7 +89,7 @@ func (t *Transport) admit(raw net.Conn) {
 // serve greets a connection and reads from it until it ends.
 func (t *Transport) serve(in *inbound) {
 	defer t.wg.Done()
-	defer in.raw.Close()
+	defer func() { _ = in.raw.Close() }()
 	before, err := t.greet(in)
 	if before != nil {
 		// Its goroutine may be calling the handler still, and a peer has one at a time.

@@ -186,7 +186,7 @@ func TestWrongCertificateIsRefused(t *testing.T) {
 	} {
 		before := v.Metrics().BadCertificates
 		raw := v.attack(t)
-		var conn net.Conn = raw
+		conn := raw
 		if c.tls != nil {
 			conn = tls.Client(raw, c.tls)
 		}
@@ -404,4 +404,30 @@ func openDescriptors(t *testing.T) int {
 		return 0
 	}
 	return len(entries)
+}
+
+// The handler is called for one connection of a peer at a time, also when a newer one takes over within a call.
+func TestNewerConnectionWaitsForTheHandler(t *testing.T) {
+	v := newVictim(t, Config{})
+	entered, release := make(chan string, 10), make(chan struct{})
+	v.Receive(func(_ coterie.NodeID, payload []byte) {
+		entered <- string(payload)
+		<-release // what no handler should do
+	})
+	older, newer := v.attack(t), v.attack(t)
+	require.Empty(t, enter(t, older, "enemy", "victim").refusal)
+	_, err := older.Write(newFrame(kindData, []byte("older")))
+	require.NoError(t, err)
+	require.Equal(t, "older", <-entered)
+	require.Empty(t, enter(t, newer, "enemy", "victim").refusal)
+	_, err = newer.Write(newFrame(kindData, []byte("newer")))
+	require.NoError(t, err)
+	newest := v.attack(t)
+	require.Empty(t, enter(t, newest, "enemy", "victim").refusal)
+	_, err = newest.Write(append(newFrame(kindData, []byte("newest")), ping...))
+	require.NoError(t, err)
+	require.Equal(t, uint64(1), v.Metrics().Accepted, "the others wait")
+	require.Empty(t, entered)
+	close(release)
+	require.Equal(t, "newest", <-entered, "one that was replaced while it waited is not read")
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"hash/crc32"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -45,6 +46,7 @@ func testDelivers(t *testing.T, c *Cluster) {
 	for i, id := range []coterie.NodeID{"a", "b", "c"} {
 		require.Equal(t, id, c.Nodes[i].LocalID())
 	}
+	var forged atomic.Bool
 	for i, from := range c.Nodes {
 		to := c.Nodes[(i+1)%len(c.Nodes)]
 		for _, size := range sizes {
@@ -53,11 +55,16 @@ func testDelivers(t *testing.T, c *Cluster) {
 			}
 			want, arrived := random(size), make(chan struct{}, 1)
 			to.Receive(func(id coterie.NodeID, payload []byte) {
-				if id == from.LocalID() && bytes.Equal(payload, want) {
-					note(arrived)
+				if !bytes.Equal(payload, want) {
+					return // one of before, that came twice
 				}
+				if id != from.LocalID() {
+					forged.Store(true)
+				}
+				note(arrived)
 			})
 			sendUntil(t, from, to.LocalID(), want, arrived)
+			require.False(t, forged.Load(), "a payload is said to be from another node than %s", from.LocalID())
 		}
 	}
 }
@@ -145,6 +152,7 @@ func testOneGoroutineForEachPeer(t *testing.T, c *Cluster) {
 			broken.Store(true)
 		}
 		calls.Add(1)
+		runtime.Gosched() // an opportunity for a second call
 		n.Add(-1)
 	})
 	var senders sync.WaitGroup
@@ -216,6 +224,10 @@ func testNoCallAfterReceive(t *testing.T, c *Cluster) {
 		sendUntil(t, a, "b", []byte("y"), called)
 		b.Receive(nil)
 		retired.Store(true)
+		for range 5 {
+			_ = a.Send("b", []byte("too late for the handler"))
+			runtime.Gosched()
+		}
 	}
 	close(stop)
 	senders.Wait()
