@@ -33,7 +33,7 @@ type ClientConfig struct {
 type Client struct {
 	cfg   ClientConfig
 	http  *http.Client
-	nodes []coterie.NodeID
+	nodes []coterie.NodeID // sorted
 
 	mu      sync.Mutex     // guards what follows
 	target  coterie.NodeID // the leader, as far as is known
@@ -44,8 +44,8 @@ type Client struct {
 // errUnreachable is a connection that was not made, or a replica that is closed: nothing was done.
 var errUnreachable = errors.New("unreachable")
 
-// Dial makes a Client and opens its session, so that it returns when the cluster has a leader, or with an error when
-// ctx ends.
+// Dial makes a Client. It returns when one of the replicas answers, be there a leader or not, or with an error when ctx
+// ends. The client's session is opened by its first Propose.
 func Dial(ctx context.Context, cfg ClientConfig) (*Client, error) {
 	if len(cfg.Addrs) == 0 {
 		return nil, errors.New("consensus: ClientConfig.Addrs is required")
@@ -64,7 +64,11 @@ func Dial(ctx context.Context, cfg ClientConfig) (*Client, error) {
 		}}
 	}
 	c.target = c.nodes[0]
-	if _, err := c.current(ctx); err != nil {
+	err := retry(ctx, func() error {
+		_, err := c.call(ctx, http.MethodGet, "/status", nil, nil)
+		return err
+	})
+	if err != nil {
 		c.http.CloseIdleConnections()
 		return nil, err
 	}

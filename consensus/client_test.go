@@ -121,7 +121,7 @@ func TestClientIsExactlyOnceWhenAnswersAreLost(t *testing.T) {
 func TestClientLeavesAHangingReplica(t *testing.T) {
 	r := newRig(t, Config{})
 	leader, _ := serve(t, Serve(r))
-	release := make(chan struct{})
+	release := make(chan struct{}) // a process that is stopped, or a disk that hangs
 	hanging, _ := serve(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
 	defer close(release)
 	c := mustDial(t, ClientConfig{Addrs: map[coterie.NodeID]string{"a": hanging, "b": leader}, TryTimeout: 100 * time.Millisecond})

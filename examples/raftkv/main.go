@@ -1,0 +1,45 @@
+// Command raftkv is a replicated key-value store, and the proof that it keeps what it acknowledged: three replicas on
+// Raft, each a process of its own with its own disk, talk over TCP with mutual TLS and serve clients over HTTP.
+//
+//	go run ./examples/raftkv                  load it, kill its leader twice meanwhile, and check every replica
+//	go run ./examples/raftkv -serve           the same, then stay up for curl
+//	go run ./examples/raftkv -trace out.html  such a run on the simulator, as a space-time diagram
+//
+// Copy store.go and replica.go to begin a service of your own: the first is the application, the second is all that it
+// takes to replicate it. The rest is the demonstration.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+)
+
+func main() {
+	serve := flag.Bool("serve", false, "keep the cluster up for curl")
+	trace := flag.String("trace", "", "run on the simulator and write its diagram to this `file`")
+	keys := flag.Int("keys", 10_000, "how many identifiers to load at most")
+	var r replica
+	flag.StringVar(&r.id, "id", "", "run one replica of this name; the arguments are all of them, name=host:port")
+	flag.StringVar(&r.dir, "dir", "", "the replica's folder, with its cert.pem, key.pem and roots.pem")
+	flag.StringVar(&r.http, "http", "", "where the replica serves clients, host:port")
+	flag.Parse()
+
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	var err error
+	switch {
+	case r.id != "":
+		err = r.run(flag.Args())
+	case *trace != "":
+		err = simulate(*trace)
+	default:
+		err = demonstrate(ctx, *keys, *serve)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "raftkv:", err)
+		os.Exit(1)
+	}
+}
