@@ -36,6 +36,8 @@ type Config struct {
 	Event        func(now time.Time, event any)
 	Log          *slog.Logger  // default silent
 	CloseTimeout time.Duration // how long Close bears with one hung sync; default 10 s
+
+	bug bug
 }
 
 func (c Config) withDefaults() Config {

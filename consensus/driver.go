@@ -86,7 +86,7 @@ func Start[C Core](core C, cfg Config) (*Driver[C], error) {
 		desk:   newDesk[*waiter](cfg.MaxPending, cfg.MaxPendingBytes),
 		events: newMailbox(),
 		machine: NewMachine(MachineConfig{
-			StateMachine: cfg.StateMachine, SnapshotBytes: cfg.SnapshotBytes, SnapshotEntries: cfg.SnapshotEntries,
+			StateMachine: cfg.StateMachine, SnapshotBytes: cfg.SnapshotBytes, SnapshotEntries: cfg.SnapshotEntries, bug: cfg.bug,
 		}),
 		ended: make(chan struct{}),
 	}

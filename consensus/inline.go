@@ -53,7 +53,7 @@ func NewInline(cfg InlineConfig) *Inline {
 	return &Inline{
 		cfg: cfg,
 		machine: NewMachine(MachineConfig{
-			StateMachine: cfg.StateMachine, SnapshotBytes: cfg.SnapshotBytes, SnapshotEntries: cfg.SnapshotEntries,
+			StateMachine: cfg.StateMachine, SnapshotBytes: cfg.SnapshotBytes, SnapshotEntries: cfg.SnapshotEntries, bug: cfg.bug,
 		}),
 		desk:    newDesk[func(Outcome)](cfg.MaxPending, cfg.MaxPendingBytes),
 		clerk:   clerk{store: cfg.Snapshots},

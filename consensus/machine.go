@@ -20,7 +20,16 @@ type MachineConfig struct {
 	SnapshotBytes int64
 	// SnapshotEntries, if positive, makes a snapshot due after so many entries too.
 	SnapshotEntries int
+
+	bug bug
 }
+
+// bug is one that a test plants, to see that it is found.
+type bug int
+
+const (
+	bugSnapshotWithoutSessions bug = iota + 1
+)
 
 const (
 	defaultSnapshotBytes = 64 << 20
@@ -195,6 +204,9 @@ const snapshotFormat = 1
 func (m *Machine) appendHeader(b []byte) []byte {
 	b = wire.AppendUvarint(b, m.index)
 	b = wire.AppendUvarint(b, uint64(m.now))
+	if m.cfg.bug == bugSnapshotWithoutSessions {
+		return newSessions().append(b)
+	}
 	return m.sessions.append(b)
 }
 
