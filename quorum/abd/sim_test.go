@@ -43,6 +43,7 @@ type world struct {
 	done    int
 	next    uint64
 	failed  int // reads that ended by ErrConcurrent
+	gaveUp  int // operations that took too long
 	under   map[coterie.NodeID]underway
 	rounds  map[int]int
 	pause   time.Duration
@@ -124,6 +125,7 @@ func (c *world) giveUp(id coterie.NodeID, op underway) {
 		return
 	}
 	delete(c.under, id)
+	c.gaveUp++
 	c.rec.Unknown(op.op)
 	if c.Up(id) {
 		_ = c.Do(id, func(_ time.Time, core coterie.Core) { core.(*abd.Core).Cancel(op.id) })
@@ -301,6 +303,7 @@ func TestSafeRegistersMaskLiars(t *testing.T) {
 		w := newWorld(t, cfg)
 		require.NoError(t, w.Run(2*time.Second))
 		w.settle()
+		require.Zero(t, w.gaveUp, "liars keep nobody from reading and writing")
 		history := w.rec.History()
 		written := map[string]bool{"": true}
 		for _, op := range history {
