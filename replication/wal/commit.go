@@ -88,8 +88,6 @@ func (l *Log) lead() {
 	l.spare = b
 	if err != nil {
 		l.poison(err)
-		l.turn[0].Broadcast()
-		l.turn[1].Broadcast()
 	} else {
 		l.account(b)
 		l.done = b.number

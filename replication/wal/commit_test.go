@@ -83,6 +83,32 @@ func TestAppendsShareOneSync(t *testing.T) {
 	}
 }
 
+// A log that is poisoned by something else than the append under way tells everybody who waits for the next one.
+func TestPoisonWakesAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := vfs.NewMem()
+		g := newGate(mem)
+		l := mustOpen(t, Config{Dir: "d", fs: mem})
+		g.shut.Store(true)
+		first, later := make(chan error, 1), make(chan error, 3)
+		go func() { first <- l.Append([]byte("one")) }()
+		<-g.inside
+		for range 3 {
+			go func() { later <- l.Append([]byte("two")) }()
+		}
+		synctest.Wait()
+		l.mu.Lock()
+		l.poison(errInjected) // as a segment that cannot be removed does
+		l.mu.Unlock()
+		g.leave <- nil
+		require.NoError(t, <-first)
+		for range 3 {
+			require.ErrorIs(t, <-later, errInjected)
+		}
+		require.NoError(t, l.Close())
+	})
+}
+
 // Close waits for the append under way and those queued behind it, which succeed; later ones are refused.
 func TestCloseWaitsForAppends(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -215,11 +215,13 @@ func (l *Log) usable() error {
 	return l.err
 }
 
-// poison stops the log for good, mu held.
+// poison stops the log for good and tells all who wait, mu held.
 func (l *Log) poison(err error) {
 	if l.err == nil {
 		l.err = fmt.Errorf("%w: %w", ErrPoisoned, err)
 	}
+	l.turn[0].Broadcast()
+	l.turn[1].Broadcast()
 }
 
 // Close writes what is being appended, marks the end so that damage to any record before it is told from a torn
