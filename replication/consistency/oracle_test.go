@@ -50,8 +50,9 @@ func bruteForce[S, In, Out any](h History[In, Out], m Model[S, In, Out], precede
 
 // realTime is the order of linearizability.
 func realTime[In, Out any](h History[In, Out]) func(a, b int) bool {
+	program := programOrder(h)
 	return func(a, b int) bool {
-		return !h[a].Unknown && (h[a].Return < h[b].Call || programOrder(h)(a, b))
+		return !h[a].Unknown && (h[a].Return < h[b].Call || program(a, b))
 	}
 }
 
