@@ -28,7 +28,7 @@ func (c *Core) writeBack(now time.Time, op *operation) {
 func (c *Core) begin(op *operation, answers quorum.System) {
 	delete(c.rounds, op.tally.Ballot())
 	c.round++
-	op.tally = quorum.NewTally(answers, c.round)
+	op.tally, op.asked = quorum.NewTally(answers, c.round), 0
 	c.rounds[c.round] = op
 }
 
@@ -38,14 +38,60 @@ func (c *Core) end(op *operation) {
 	delete(c.pending, op.id)
 }
 
-// ask sends the request of the present round to all servers that have not answered it.
+// ask sends the request of the present round to all servers that have not answered it; at first, with Config.Hedge, to
+// no more than a quorum.
 func (c *Core) ask(now time.Time, op *operation) {
+	if c.cfg.Hedge > 0 && op.asked == 0 {
+		c.askFew(op)
+		c.resendAt(now.Add(c.cfg.Hedge), op)
+		return
+	}
+	if op.asked != 0 {
+		c.demote(op)
+	}
 	for _, id := range c.nodes {
 		if _, answered := op.tally.Answered(id); !answered {
 			c.out.SendEarly(id, op.request)
 		}
 	}
-	c.resends = append(c.resends, resend{now.Add(c.cfg.Resend), op.tally.Ballot()})
+	c.resendAt(now.Add(c.cfg.Resend), op)
+}
+
+// askFew asks the first servers that are a quorum.
+func (c *Core) askFew(op *operation) {
+	system := c.cfg.System.Read()
+	if op.storing {
+		system = c.cfg.System.Write()
+	}
+	for _, id := range c.nodes {
+		c.out.SendEarly(id, op.request)
+		if op.asked |= system.Set(id); system.IsQuorum(op.asked) {
+			return
+		}
+	}
+}
+
+// demote lets those who were asked first and have not answered be asked last from now on.
+func (c *Core) demote(op *operation) {
+	var late []coterie.NodeID
+	prompt := c.nodes[:0]
+	for _, id := range c.nodes {
+		_, answered := op.tally.Answered(id)
+		if !answered && op.asked&c.cfg.System.Set(id) != 0 {
+			late = append(late, id)
+		} else {
+			prompt = append(prompt, id)
+		}
+	}
+	c.nodes = append(prompt, late...)
+}
+
+// resendAt notes when to ask again. With two intervals in use a later note may be of an earlier time.
+func (c *Core) resendAt(at time.Time, op *operation) {
+	c.resends = append(c.resends, resend{at, op.tally.Ballot()})
+	for i := len(c.resends) - 1; i > 0 && c.resends[i-1].at.After(at); i-- {
+		c.resends[i-1], c.resends[i] = c.resends[i], c.resends[i-1]
+	}
 }
 
 // reported takes a server's answer to the first round.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/coterie-go/coterie"
@@ -27,12 +28,16 @@ type Config struct {
 	Form   Form             // default Atomic
 	// Faulty is how many servers may lie. More than 0 takes the Safe form, a System of which any read and write quorum
 	// have 2*Faulty+1 nodes in common (quorum.Masking), and as much resilience. Default 0.
-	Faulty     int
-	Seed       uint64        // randomness, a new one for each incarnation; required by NewCore, Start draws one for 0
-	Resend     time.Duration // silence after which a request is sent again; default 50 ms
-	MaxPending int           // operations under way on this node; default 1024
-	MaxKey     int           // bytes in a key; default 1 KiB
-	MaxValue   int           // bytes in a value; default 1 MiB
+	Faulty int
+	Seed   uint64        // randomness, a new one for each incarnation; required by NewCore, Start draws one for 0
+	Resend time.Duration // silence after which a request is sent again; default 50 ms
+	// Hedge asks only as many servers as are a quorum, this one first, and the others after this time without a quorum:
+	// it halves the messages, for a pause whenever one of those few is down. Those who did not answer in time are asked
+	// last from then on. Default 0, which asks all at once.
+	Hedge      time.Duration
+	MaxPending int // operations under way on this node; default 1024
+	MaxKey     int // bytes in a key; default 1 KiB
+	MaxValue   int // bytes in a value; default 1 MiB
 
 	Transport coterie.Transport // required by Start; not closed by the Node
 	Journal   coterie.Journal   // required by Start; not closed by the Node
@@ -76,6 +81,7 @@ func (c Config) validate() error {
 	}
 	fault(c.Seed == 0, "Seed is 0; it must be set")
 	fault(c.Resend < 0, "Resend is negative")
+	fault(c.Hedge < 0, "Hedge is negative")
 	fault(c.MaxPending < 0 || c.MaxKey < 0 || c.MaxValue < 0, "MaxPending, MaxKey and MaxValue must not be negative")
 	return errors.Join(faults...)
 }
@@ -111,7 +117,7 @@ type WriteDone struct {
 type Core struct {
 	cfg   Config
 	out   coterie.Outbox
-	nodes []coterie.NodeID // the servers
+	nodes []coterie.NodeID // the servers, in the order in which they are asked
 
 	registers map[string]register // what this server stores
 	records   int                 // saved since the last compaction
@@ -140,6 +146,7 @@ type operation struct {
 	reports []report     // answers of the first round
 	chosen  register     // to store, or to return
 	request []byte       // of the present round
+	asked   quorum.Set   // with Hedge: who was asked first in the present round; empty before
 }
 
 type report struct {
@@ -161,13 +168,20 @@ func NewCore(cfg Config) (*Core, error) {
 	rng := rand.New(rand.NewPCG(cfg.Seed, 0x616264))
 	return &Core{
 		cfg:       cfg,
-		nodes:     cfg.System.Nodes(),
+		nodes:     order(cfg.System.Nodes(), cfg.ID),
 		registers: map[string]register{},
 		nonce:     rng.Uint64(),
 		round:     rng.Uint64() >> 1, // far from those of other incarnations, whose replies may still come
 		rounds:    map[uint64]*operation{},
 		pending:   map[uint64]*operation{},
 	}, nil
+}
+
+// order begins with the node itself, whose answer is the nearest, and goes round from there, so that the nodes of a
+// cluster do not all prefer the same ones.
+func order(nodes []coterie.NodeID, self coterie.NodeID) []coterie.NodeID {
+	at, _ := slices.BinarySearch(nodes, self)
+	return slices.Concat(nodes[at:], nodes[:at])
 }
 
 // Read starts a read of the register, which ends by a ReadDone with the id. The id must not be in use by another

@@ -214,6 +214,32 @@ func TestLostRequestsAreSentAgainToThoseWhoHaveNotAnswered(t *testing.T) {
 	require.Empty(t, c.rounds)
 }
 
+func TestHedgingAsksAQuorumFirst(t *testing.T) {
+	system, err := quorum.Symmetric(quorum.Majority("a", "b", "c"))
+	require.NoError(t, err)
+	c, err := NewCore(Config{ID: "b", System: system, Seed: 1, Hedge: 10 * time.Millisecond})
+	require.NoError(t, err)
+	to := func() (ids string) {
+		for _, e := range c.Ready().Send {
+			ids += string(e.To)
+		}
+		return ids
+	}
+	require.NoError(t, c.Read(start, 1, "x"))
+	require.Equal(t, "bc", to(), "itself and the next")
+	require.NoError(t, c.Step(start, "b", message{kind: msgReport, round: c.round}.encode()))
+	require.Equal(t, start.Add(10*time.Millisecond), c.Ready().Wake)
+	c.Tick(start.Add(10 * time.Millisecond))
+	require.Equal(t, "ac", to(), "the others, and who has not answered")
+	require.NoError(t, c.Read(start.Add(20*time.Millisecond), 2, "x"))
+	require.Equal(t, "ba", to(), "c was late and is asked last")
+	c.Tick(start.Add(30 * time.Millisecond))
+	require.Equal(t, "cba", to(), "nobody answered: all are asked")
+	for _, r := range c.resends {
+		require.False(t, r.at.Before(c.resends[0].at))
+	}
+}
+
 func TestJournalIsCompacted(t *testing.T) {
 	n := newNet(t, Atomic, "a", "b", "c")
 	c := n.cores["a"]
@@ -284,6 +310,7 @@ func TestConfigErrorsNameTheField(t *testing.T) {
 		"share 1 nodes only":   {ID: "a", System: maj, Seed: 1, Faulty: 1, Form: Safe},
 		"takes 5":              {ID: "a", System: mask(5), Seed: 1, Faulty: 2, Form: Safe},
 		"Seed is 0":            {ID: "a", System: maj},
+		"Hedge is negative":    {ID: "a", System: maj, Seed: 1, Hedge: -1},
 		"Resend is negative":   {ID: "a", System: maj, Seed: 1, Resend: -1},
 		"must not be negative": {ID: "a", System: maj, Seed: 1, MaxKey: -1},
 	} {

@@ -61,6 +61,7 @@ type worldConfig struct {
 	form   abd.Form
 	faulty int
 	keys   int
+	hedge  time.Duration
 	wrap   func(id coterie.NodeID, core coterie.Core) coterie.Core
 }
 
@@ -73,7 +74,7 @@ func newWorld(tb testing.TB, cfg worldConfig) *world {
 	c.rec = &consistency.Recorder[access, reply]{Now: w.Now}
 	for i, id := range c.ids {
 		require.NoError(tb, w.Add(id, sim.Node{New: func(incarnation uint64) (coterie.Core, sim.App) {
-			core, err := abd.NewCore(abd.Config{ID: id, System: cfg.system, Form: cfg.form, Faulty: cfg.faulty, Seed: cfg.sim.Seed<<20 + uint64(i)<<12 + incarnation})
+			core, err := abd.NewCore(abd.Config{ID: id, System: cfg.system, Form: cfg.form, Faulty: cfg.faulty, Hedge: cfg.hedge, Seed: cfg.sim.Seed<<20 + uint64(i)<<12 + incarnation})
 			require.NoError(tb, err)
 			if cfg.wrap != nil {
 				return cfg.wrap(id, core), sim.EventFunc(func(_ time.Time, event any) { c.event(id, event) })
@@ -200,7 +201,7 @@ func TestAtomicRegistersAreLinearizable(t *testing.T) {
 	all := systems(t)
 	simtest.Seeds(t, testsize.N(60, 3000), func(t *testing.T, seed uint64) {
 		t.Helper()
-		w := run(t, seed, worldConfig{system: all[seed%3], keys: 2, sim: sim.Config{
+		w := run(t, seed, worldConfig{system: all[seed%3], keys: 2, hedge: time.Duration(seed%2) * 10 * time.Millisecond, sim: sim.Config{
 			Link: sim.Link{Loss: 0.02, Duplicate: 0.05, Reorder: 0.1}, Disk: sim.Disk{Crash: 0.003, Slow: 0.2}}})
 		res := w.verdict()
 		require.Equal(t, consistency.Holds, res.Verdict, "%v", res)
