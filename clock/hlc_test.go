@@ -215,6 +215,16 @@ func TestHLCPersistsAheadByWindow(t *testing.T) {
 	require.NoError(t, h.Err())
 }
 
+// Also a clock that only counts, since the wall clock stands, moves its bound ahead of need.
+func TestHLCPersistsAheadWhileCounting(t *testing.T) {
+	w, d := newFakeWall(), &disk{}
+	h := mustHLC(t, HLCConfig{Now: w.now, Persist: d.persist, Window: time.Millisecond})
+	for range 510_000 {
+		h.Now()
+	}
+	require.Equal(t, 2, d.calls)
+}
+
 // However the wall clock or a peer runs up to the bound while it cannot be moved, a quarter of the Window is left.
 func TestHLCKeepsRoomBelowTheBound(t *testing.T) {
 	w, d := newFakeWall(), &disk{}
