@@ -176,11 +176,10 @@ func (c Config) validate() error {
 	if c.Seed == 0 {
 		errs = append(errs, errors.New("sim: Config.Seed is 0; it must be set"))
 	}
-	if c.Inbox < 0 {
-		errs = append(errs, fmt.Errorf("sim: Config.Inbox is %d; it must not be negative", c.Inbox))
-	}
-	if c.MaxSkew < 0 || c.MaxSkew > longest {
-		errs = append(errs, fmt.Errorf("sim: Config.MaxSkew is %v; it must be from 0 to %v", c.MaxSkew, longest))
+	for _, err := range []error{duration("MaxSkew", c.MaxSkew), duration("StepTime", c.StepTime), notNegative("Inbox", c.Inbox)} {
+		if err != nil {
+			errs = append(errs, fmt.Errorf("sim: Config.%w", err))
+		}
 	}
 	if !(c.MaxDrift >= 0 && c.MaxDrift <= 100_000) {
 		errs = append(errs, fmt.Errorf("sim: Config.MaxDrift is %v ppm; it must be from 0 to 100,000", c.MaxDrift))
@@ -207,7 +206,7 @@ func (l Link) withDefaults() Link {
 
 func (l Link) validate() error {
 	return errors.Join(l.Latency.validate("Latency"), probability("Loss", l.Loss), probability("Duplicate", l.Duplicate),
-		probability("Reorder", l.Reorder), notNegative("Bandwidth", int64(l.Bandwidth)), notNegative("MaxWait", int64(l.MaxWait)))
+		probability("Reorder", l.Reorder), notNegative("Bandwidth", l.Bandwidth), duration("MaxWait", l.MaxWait))
 }
 
 func (d Disk) withDefaults() Disk {
@@ -229,7 +228,7 @@ func (d Disk) validate() error {
 	if !(d.SlowFactor >= 1 && d.SlowFactor <= 1e6) {
 		factor = fmt.Errorf("SlowFactor is %v; it must be from 1 to 1e6", d.SlowFactor)
 	}
-	return errors.Join(d.Sync.validate("Sync"), notNegative("Bandwidth", int64(d.Bandwidth)), probability("Slow", d.Slow), factor,
+	return errors.Join(d.Sync.validate("Sync"), notNegative("Bandwidth", d.Bandwidth), probability("Slow", d.Slow), factor,
 		probability("Crash", d.Crash), d.Down.validate("Down"))
 }
 
@@ -249,7 +248,14 @@ func (l Latency) validate(name string) error {
 	if !(l.Sigma >= 0 && l.Sigma <= 10) {
 		return fmt.Errorf("%s.Sigma is %v; it must be from 0 to 10", name, l.Sigma)
 	}
-	return errors.Join(notNegative(name+".Min", int64(l.Min)), notNegative(name+".Spread", int64(l.Spread)))
+	return errors.Join(duration(name+".Min", l.Min), duration(name+".Spread", l.Spread))
+}
+
+func duration(name string, d time.Duration) error {
+	if d >= 0 && d <= longest {
+		return nil
+	}
+	return fmt.Errorf("%s is %v; it must be from 0 to %v", name, d, longest)
 }
 
 // probability also refuses NaN.
@@ -260,11 +266,11 @@ func probability(name string, p float64) error {
 	return fmt.Errorf("%s is %v; it must be from 0 to 1", name, p)
 }
 
-func notNegative(name string, v int64) error {
+func notNegative(name string, v int) error {
 	if v >= 0 {
 		return nil
 	}
-	return fmt.Errorf("%s is negative", name)
+	return fmt.Errorf("%s is %d; it must not be negative", name, v)
 }
 
 // longest bounds every drawn duration, so that a heavy tail cannot overflow the clock.

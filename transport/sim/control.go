@@ -200,7 +200,7 @@ func (w *World) SetDisk(id coterie.NodeID, d Disk) error {
 
 // SetStepTime sets how long a batch keeps a node busy: a node whose processor is slow or shared. Negative is no time.
 func (w *World) SetStepTime(id coterie.NodeID, d time.Duration) {
-	w.must(id).stepTime = max(int64(d), 0)
+	w.must(id).stepTime = int64(min(max(d, 0), longest))
 }
 
 // Records returns the records that a node would replay if it crashed now and lost all that is not durable.

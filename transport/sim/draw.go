@@ -14,7 +14,7 @@ type Limits struct {
 	Nodes    []coterie.NodeID // required
 	Length   time.Duration    // all faults are over by then; default 30 s
 	Kinds    []FaultKind      // default all
-	MaxDown  int              // nodes crashed, paused or with a hanging disk at one time; default all of them
+	MaxDown  int              // nodes crashed, paused or with a hanging disk at one time; default all. Disk.Crash is not counted
 	MaxFor   time.Duration    // the longest fault; default a quarter of Length
 	MaxRate  float64          // faults per second of one kind, at most; default 1
 	MaxDrift float64          // parts per million, either way; default 200
@@ -22,7 +22,7 @@ type Limits struct {
 	MaxLoss  float64          // of a lossy link; default 0.3
 }
 
-// WithDefaults fills in what is zero.
+// WithDefaults returns the limits with what is zero filled in.
 func (l Limits) WithDefaults() Limits {
 	l.Length = cmp.Or(max(l.Length, 0), 30*time.Second)
 	if len(l.Kinds) == 0 {

@@ -197,8 +197,11 @@ func (w *World) Do(id coterie.NodeID, f func(now time.Time, core coterie.Core)) 
 
 // After runs f once, a duration from now: for clients, scripts and whatever else is not a node.
 func (w *World) After(d time.Duration, f func()) {
-	w.queue.push(w.now + max(int64(d), 0)).call(f)
+	w.queue.push(w.in(d)).call(f)
 }
+
+// in is the time a duration from now, bounded against overflow.
+func (w *World) in(d time.Duration) int64 { return w.now + min(max(int64(d), 0), never-w.now) }
 
 func (e *event) call(f func()) { e.kind, e.fn = evCall, f }
 
@@ -234,7 +237,7 @@ func (w *World) Step() (bool, error) {
 
 // Run lets a duration of virtual time pass. It returns the violation that stopped the world, if any.
 func (w *World) Run(d time.Duration) error {
-	end := w.now + int64(d)
+	end := w.in(d)
 	for w.err == nil && w.queue.len() > 0 && w.queue.next() <= end {
 		if _, err := w.Step(); err != nil {
 			return err
@@ -249,7 +252,7 @@ func (w *World) Run(d time.Duration) error {
 // RunUntil lets virtual time pass until the condition holds, which is asked at first and after every event. If it does
 // not within the limit, the error is ErrLimit.
 func (w *World) RunUntil(cond func() bool, limit time.Duration) error {
-	end := w.now + int64(limit)
+	end := w.in(limit)
 	for w.err == nil && !cond() {
 		if w.queue.len() == 0 || w.queue.next() > end {
 			w.now = max(w.now, end)

@@ -30,6 +30,8 @@ func TestConfigIsChecked(t *testing.T) {
 		"Latency.Shape":     func(c *sim.Config) { c.Link.Latency.Shape = "square" },
 		"Latency.Min":       func(c *sim.Config) { c.Link.Latency = sim.Fixed(-1) },
 		"Latency.Spread":    func(c *sim.Config) { c.Link.Latency = sim.Uniform(2, 1) },
+		"Config.StepTime":   func(c *sim.Config) { c.StepTime = 1 << 62 },
+		"Sync.Spread":       func(c *sim.Config) { c.Disk.Sync = sim.Exponential(0, 1<<62) },
 		"Latency.Sigma":     func(c *sim.Config) { c.Link.Latency = sim.LogNormal(0, 1, -1) },
 		"Disk: Sync.Min":    func(c *sim.Config) { c.Disk.Sync = sim.Fixed(-1) },
 		"Disk: Bandwidth":   func(c *sim.Config) { c.Disk.Bandwidth = -1 },
@@ -46,6 +48,17 @@ func TestConfigIsChecked(t *testing.T) {
 	_, err := sim.New(sim.Config{Link: sim.Link{Loss: 7}})
 	require.ErrorContains(t, err, "Seed")
 	require.ErrorContains(t, err, "Loss", "all faults at once")
+}
+
+func TestTimeDoesNotOverflow(t *testing.T) {
+	b := newBench(t, sim.Config{}, nil, "a")
+	b.After(math.MaxInt64, func() { t.Error("came") })
+	ran := 0
+	b.After(-1, func() { ran++ })
+	require.ErrorIs(t, b.RunUntil(func() bool { return ran == 2 }, 1<<61), sim.ErrLimit)
+	require.Equal(t, 1, ran)
+	b.run(1 << 60)
+	require.Equal(t, time.Duration(1<<61+1<<60)+time.Millisecond, b.Elapsed())
 }
 
 func TestAdd(t *testing.T) {
