@@ -52,8 +52,8 @@ type Model struct {
 // system.
 var ErrNoStrategy = errors.New("quorum: no strategy keeps the limits")
 
-// maxCells bounds the tableau of the linear program, 128 MiB.
-const maxCells = 1 << 24
+// maxCells bounds the tableau of the linear program, 64 MiB.
+const maxCells = 1 << 22
 
 // Choice is a set of nodes to ask and how often it is chosen.
 type Choice struct {

@@ -76,7 +76,7 @@ func choose(ctx context.Context, out printer) (quorum.Found, error) {
 	if err != nil {
 		return quorum.Found{}, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	found, err := quorum.Search(ctx, quorum.SearchConfig{Nodes: nodes, Model: m, Resilience: 1})
 	if err != nil {
@@ -215,19 +215,23 @@ func (c *clients) fail(ctx context.Context, err error) {
 	}
 }
 
-// progress waits for 2000 more reads and writes and says how long they took.
+// progress waits for 1000 more reads and writes and says how long they took. It fails when nothing moves any more.
 func (c *clients) progress(ctx context.Context, out printer, when string) error {
 	began, reads, writes := time.Now(), c.reads.Load(), c.writes.Load()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for c.reads.Load() < reads+2000 || c.writes.Load() < writes+2000 {
+	seen, moved := uint64(0), began
+	for c.reads.Load() < reads+1000 || c.writes.Load() < writes+1000 {
+		if n := c.reads.Load() + c.writes.Load(); n > seen {
+			seen, moved = n, time.Now()
+		}
 		select {
 		case err := <-c.failed:
 			return err
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick.C:
-			if time.Since(began) > 10*time.Second {
+			if time.Since(moved) > 10*time.Second {
 				return errors.New("no progress for 10 s")
 			}
 		}
