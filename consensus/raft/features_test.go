@@ -1,0 +1,647 @@
+package raft
+
+import (
+	"bytes"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/coterie-go/coterie"
+	"github.com/coterie-go/coterie/consensus"
+)
+
+// TestRejoiningNodeDoesNotDisturb cuts a follower off for a hundred timeouts: when it is back, its term has not grown
+// (thesis §9.6), and the leader stays (etcd-io/etcd#14893).
+func TestRejoiningNodeDoesNotDisturb(t *testing.T) {
+	g := newGroup(t, 3, nil)
+	a := g.elect("a")
+	term := a.term
+	g.cut["c"] = true
+	g.advance(100 * testTimeout)
+	require.Equal(t, term, g.nodes["c"].term)
+	g.cut["c"] = false
+	g.advance(3 * testTimeout)
+	require.Equal(t, Leader, a.role)
+	require.Equal(t, term, a.term)
+	require.EqualValues(t, "a", g.nodes["c"].leader)
+}
+
+// TestNodeOfHigherTermComesBack is the hole that a leader's silence towards a node of a higher term makes: the node
+// must be able to say so, else it is never led again (etcd-io/etcd#8501, #9586).
+func TestNodeOfHigherTermComesBack(t *testing.T) {
+	g := newGroup(t, 3, nil)
+	g.elect("a")
+	c := g.nodes["c"]
+	c.becomeFollower(c.term+5, "") // it was asked for a vote that went nowhere
+	c.ready()
+	g.advance(10 * testTimeout)
+	led := 0
+	for _, id := range g.ids {
+		n := g.nodes[id]
+		require.Equal(t, g.nodes["a"].term, n.term)
+		if n.role == Leader {
+			led++
+		}
+	}
+	require.Equal(t, 1, led)
+}
+
+// TestStaleNodeDoesNotStopElection isolates a node while the others go on, heals it and kills the leader: somebody leads
+// within a few timeouts (etcd-io/etcd#8243, #10355).
+func TestStaleNodeDoesNotStopElection(t *testing.T) {
+	g := newGroup(t, 3, nil)
+	a := g.elect("a")
+	g.cut["c"] = true
+	for i := range 5 {
+		a.propose(uint64(i+1), "x")
+		g.deliver()
+	}
+	g.advance(3 * testTimeout)
+	g.cut["c"], g.cut["a"] = false, true
+	g.advance(6 * testTimeout)
+	require.Equal(t, Leader, g.nodes["b"].role)
+	require.EqualValues(t, "b", g.nodes["c"].leader)
+}
+
+// TestLeaderWithoutQuorumResigns: a leader that a quorum does not answer leads no more after an election timeout.
+func TestLeaderWithoutQuorumResigns(t *testing.T) {
+	g := newGroup(t, 3, nil)
+	a := g.elect("a")
+	g.cut["a"] = true
+	g.advance(testTimeout + testTimeout/5)
+	require.NotEqual(t, Leader, a.role)
+	require.EqualValues(t, 1, a.metrics.Resigned)
+	a.propose(1, "x")
+	require.ErrorIs(t, find[consensus.Rejected](a)[0].Err, coterie.ErrNotLeader)
+}
+
+// TestLeaderWithHungDiskLosesItsPlace hangs the leader's disk: its host stands still, so no heartbeat leaves, the others
+// elect another, and when the sync ends the old leader neither serves a read nor takes a proposal (hashicorp/raft#503,
+// etcd-io/etcd#15247).
+func TestLeaderWithHungDiskLosesItsPlace(t *testing.T) {
+	g := newGroup(t, 3, func(c *Config) { c.LeaseReads = true })
+	a := g.elect("a")
+	a.propose(1, "x")
+	g.deliver()
+	g.heartbeat("a")
+	g.cut["a"] = true // a host in a sync takes no message and sends none
+	ids := g.ids
+	g.ids = []coterie.NodeID{"b", "c"}
+	g.advance(5 * testTimeout)
+	g.ids = ids
+	g.cut["a"] = false
+	require.True(t, g.nodes["b"].role == Leader || g.nodes["c"].role == Leader)
+	require.Equal(t, Leader, a.role, "it has not run since")
+	a.Read(g.now, 70)
+	a.Propose(g.now, 71, []byte("y"))
+	a.ready()
+	require.Empty(t, find[consensus.ReadAt](a))
+	require.Len(t, find[consensus.Rejected](a), 2)
+	require.Equal(t, Follower, a.role)
+	g.advance(3 * testTimeout)
+	require.Equal(t, []string{"x"}, a.applied)
+}
+
+// TestLeaseEndsInTime: a leader answers by its lease without a message, and no longer than the clocks allow.
+func TestLeaseEndsInTime(t *testing.T) {
+	g := newGroup(t, 3, func(c *Config) { c.LeaseReads, c.ClockDrift = true, 0.2 })
+	a := g.elect("a")
+	a.Read(g.now, 1)
+	a.ready()
+	require.Len(t, find[consensus.ReadAt](a), 1)
+	require.Empty(t, g.mail)
+	g.cut["a"] = true
+	lease := testTimeout * 8 / 12
+	began := a.lead.contact
+	for id := uint64(2); a.role == Leader; id++ {
+		before := len(find[consensus.ReadAt](a))
+		a.Read(g.now, id)
+		a.ready()
+		served := len(find[consensus.ReadAt](a)) > before
+		require.Equal(t, a.Core.now < began+lease, served, "after %v", a.Core.now-began)
+		g.now = g.now.Add(testTimeout / 50)
+		a.Tick(g.now)
+		a.ready()
+		g.deliver()
+	}
+}
+
+// TestLeaseIsVoidOnceTransferBegins: from TimeoutNow on, another may be elected whatever was promised (tikv/tikv#1593,
+// etcd-io/raft#99).
+func TestLeaseIsVoidOnceTransferBegins(t *testing.T) {
+	g := newGroup(t, 3, func(c *Config) { c.LeaseReads = true })
+	a := g.elect("a")
+	a.Transfer(g.now, 1, "b")
+	a.ready()
+	g.lose = func(m mail) bool { return m.to == "a" }
+	g.deliver()
+	require.Equal(t, Leader, g.nodes["b"].role)
+	require.Equal(t, Leader, a.role, "it does not know")
+	a.Read(g.now, 2)
+	a.ready()
+	require.Empty(t, find[consensus.ReadAt](a))
+}
+
+// TestRestartedNodeKeepsItsPromise: a node that acknowledged a leader, and has forgotten when, elects nobody for an
+// election timeout after its restart. A lease rests on it.
+func TestRestartedNodeKeepsItsPromise(t *testing.T) {
+	g := newGroup(t, 3, nil)
+	g.elect("a")
+	b := g.nodes["b"]
+	b.crash()
+	ask := message{kind: kindVote, term: b.term + 1, pre: true, index: 99, at: 99}
+	require.NoError(t, b.Step(g.now, "c", ask.encode(nil)))
+	b.ready()
+	require.True(t, g.mail[0].decode().refused)
+}
+
+// TestTransferMovesLeadership: the target has the whole log before it campaigns, nobody waits for a timeout, and the
+// old leader takes no proposals meanwhile (thesis §3.10).
+func TestTransferMovesLeadership(t *testing.T) {
+	g := newGroup(t, 3, nil)
+	a := g.elect("a")
+	g.cut["b"] = true
+	a.propose(1, "x")
+	g.deliver()
+	g.cut["b"] = false
+	a.Transfer(g.now, 7, "b")
+	a.propose(2, "y")
+	require.Equal(t, &coterie.NotLeaderError{Leader: "b"}, find[consensus.Rejected](a)[0].Err)
+	g.heartbeat("a")
+	require.Equal(t, Leader, g.nodes["b"].role)
+	require.Equal(t, []Done{{ID: 7}}, find[Done](a))
+	require.Equal(t, []string{"x"}, g.nodes["b"].applied)
+}
+
+// TestTransferThatFailsIsGivenUp: the target is down; after an election timeout the leader takes proposals again.
+func TestTransferThatFailsIsGivenUp(t *testing.T) {
+	g := newGroup(t, 3, nil)
+	a := g.elect("a")
+	g.cut["b"] = true
+	a.propose(1, "x")
+	g.deliver()
+	a.Transfer(g.now, 7, "b")
+	a.ready()
+	a.Transfer(g.now, 8, "c")
+	a.ready()
+	g.advance(testTimeout + testTimeout/10)
+	require.Equal(t, []Done{{8, ErrBusy}, {7, ErrTransferFailed}}, find[Done](a))
+	require.Equal(t, Leader, a.role)
+	a.propose(2, "y")
+	g.deliver()
+	require.Equal(t, []string{"x", "y"}, a.applied)
+}
+
+// TestLearnerIsPromotedWhenCaughtUp: a learner gets the log, does not count, and becomes a voter by itself.
+func TestLearnerIsPromotedWhenCaughtUp(t *testing.T) {
+	g := newGroup(t, 1, nil)
+	a := g.elect("a")
+	for i := range 10 {
+		a.propose(uint64(i+1), fmt.Sprint(i))
+		g.deliver()
+	}
+	a.snapshot()
+	g.add(Config{ID: "b", Join: true, ElectionTimeout: testTimeout, HeartbeatInterval: testTimeout / 10})
+	g.cut["b"] = true
+	a.Reconfigure(g.now, 3, Change{Set: []Member{{ID: "b", Role: Learner, AutoPromote: true}}})
+	a.ready()
+	g.deliver()
+	a.propose(20, "more")
+	g.deliver()
+	require.Len(t, a.applied, 11, "a learner does not count")
+	require.Equal(t, "a b(learner)", a.conf.String())
+	a.Core.Promote(g.now, 4, "b")
+	a.ready()
+	require.Equal(t, []Done{{ID: 3}, {4, ErrNotCaughtUp}}, find[Done](a))
+	g.cut["b"] = false
+	g.advance(testTimeout)
+	require.Equal(t, "a b", a.conf.String())
+	require.Equal(t, a.applied, g.nodes["b"].applied)
+	require.Equal(t, "a b", g.nodes["b"].conf.String())
+}
+
+// TestWitnessVotesWithoutData: two nodes with data and a witness go on when one is gone; the witness holds no command,
+// never leads, and its log stays short.
+func TestWitnessVotesWithoutData(t *testing.T) {
+	voters := map[coterie.NodeID]string{"a": "", "b": ""}
+	g := newGroup(t, 0, nil)
+	for _, id := range []coterie.NodeID{"a", "b", "w"} {
+		g.add(Config{
+			ID: id, Voters: voters, Witnesses: map[coterie.NodeID]string{"w": ""}, ElectionTimeout: testTimeout,
+			HeartbeatInterval: testTimeout / 10, TrailingEntries: -1,
+		})
+	}
+	a, w := g.elect("a"), g.nodes["w"]
+	g.cut["b"] = true
+	for i := range 3000 {
+		a.propose(uint64(i+1), "secret")
+		g.deliver()
+	}
+	require.Len(t, a.applied, 3000)
+	g.heartbeat("a")
+	for _, r := range w.journal {
+		require.False(t, bytes.Contains(r, []byte("secret")))
+	}
+	require.Less(t, len(w.log.entries), 2*witnessLog)
+	require.Empty(t, find[consensus.Committed](w))
+	g.cut["a"] = true
+	g.advance(10 * testTimeout)
+	require.NotEqual(t, Leader, w.role)
+	require.NotEqual(t, PreCandidate, w.role)
+	require.NotEqual(t, Leader, g.nodes["b"].role, "the witness knows of entries that b lacks")
+	g.cut["b"], g.cut["a"] = false, false
+	g.advance(10 * testTimeout)
+	require.Equal(t, a.applied, g.nodes["b"].applied)
+	w.crash()
+	g.advance(3 * testTimeout)
+	require.Equal(t, a.committed, w.committed)
+}
+
+// TestWitnessesAreFewerThanVoters: else the witnesses could deny every vote for want of entries nobody has any more.
+func TestWitnessesAreFewerThanVoters(t *testing.T) {
+	_, err := NewCore(Config{
+		ID: "a", Seed: 1, Voters: map[coterie.NodeID]string{"a": ""}, Witnesses: map[coterie.NodeID]string{"w": ""},
+	})
+	require.ErrorContains(t, err, "witnesses")
+}
+
+// TestSingleStepChange: one voter more or less needs no joint configuration, and is used as soon as it is appended.
+func TestSingleStepChange(t *testing.T) {
+	g := newGroup(t, 3, nil)
+	a := g.elect("a")
+	a.Reconfigure(g.now, 1, Change{Remove: []coterie.NodeID{"c"}})
+	require.False(t, a.conf.Joint())
+	require.Equal(t, "a b", a.conf.String())
+	a.Reconfigure(g.now, 2, Change{Remove: []coterie.NodeID{"b"}})
+	a.ready()
+	g.deliver()
+	g.heartbeat("a")
+	require.Equal(t, []Done{{2, ErrBusy}, {ID: 1}}, find[Done](a))
+	require.Equal(t, "a b", g.nodes["c"].conf.String(), "the one that was removed is told")
+	g.advance(5 * testTimeout)
+	require.Equal(t, Leader, a.role, "and leaves the others alone")
+}
+
+// TestChangeWaitsForEntryOfOwnTerm is the bug in the single-step change that its author found in 2015: four nodes, two
+// leaders whose changes, made before either has committed in its term, have majorities that do not meet.
+func TestChangeWaitsForEntryOfOwnTerm(t *testing.T) {
+	g := newGroup(t, 4, nil)
+	a := g.nodes["a"]
+	g.lose = func(m mail) bool { return m.kind() == kindAppend }
+	g.now = g.now.Add(2 * testTimeout)
+	a.campaign()
+	a.ready()
+	g.deliver()
+	require.Equal(t, Leader, a.role)
+	a.Reconfigure(g.now, 1, Change{Set: []Member{{ID: "e"}}})
+	a.ready()
+	require.Equal(t, []Done{{1, ErrBusy}}, find[Done](a))
+}
+
+// TestConfigurationIsThatOfTheLog: a configuration that is replaced with the rest of a log is not used any more.
+func TestConfigurationIsThatOfTheLog(t *testing.T) {
+	g := newGroup(t, 3, nil)
+	a := g.elect("a")
+	g.cut["a"] = true
+	a.Reconfigure(g.now, 1, Change{Remove: []coterie.NodeID{"c"}})
+	a.ready()
+	g.deliver()
+	require.Equal(t, "a b", a.conf.String())
+	a.crash()
+	require.Equal(t, "a b", a.conf.String(), "it was saved, and is used until it is replaced")
+	g.elect("b")
+	g.cut["a"] = false
+	g.heartbeat("b")
+	g.heartbeat("b")
+	require.Equal(t, "a b c", a.conf.String())
+	a.crash()
+	require.Equal(t, "a b c", a.conf.String())
+}
+
+// TestLeaderDiesAfterChangeOnlyItKnows: configurations count when they are appended, so that nothing waits for what
+// only one node has applied (etcd-io/etcd#12435).
+func TestLeaderDiesAfterChangeOnlyItKnows(t *testing.T) {
+	g := newGroup(t, 3, nil)
+	a := g.elect("a")
+	a.Reconfigure(g.now, 1, Change{Remove: []coterie.NodeID{"c"}})
+	a.ready()
+	g.deliver() // b has it, a has committed it, b does not know
+	require.NotEmpty(t, find[Done](a))
+	g.cut["a"] = true
+	g.cut["a"] = false
+	a.crash()
+	g.advance(10 * testTimeout)
+	require.True(t, a.role == Leader || g.nodes["b"].role == Leader)
+}
+
+// TestReaddedMemberStartsAnew delays an answer across remove, wipe and re-add of a member within one term: it must not
+// count, for it was true of another disk (drmingdrmer/raft-rejoin-bug, etcd-io/raft#349).
+func TestReaddedMemberStartsAnew(t *testing.T) {
+	run := func(b bugs) (match uint64) {
+		g := newGroup(t, 3, nil)
+		a := g.elect("a")
+		for _, id := range g.ids {
+			g.nodes[id].bugs = b
+		}
+		var late []mail
+		g.lose = func(m mail) bool {
+			if m.from == "c" && m.kind() == kindAppendReply {
+				late = append(late, m)
+				return true
+			}
+			return false
+		}
+		a.propose(1, "x")
+		g.deliver()
+		require.NotEmpty(t, late)
+		a.Reconfigure(g.now, 1, Change{Remove: []coterie.NodeID{"c"}})
+		a.ready()
+		g.deliver()
+		g.cut["c"] = true
+		g.nodes["c"].wipe()
+		a.Reconfigure(g.now, 2, Change{Set: []Member{{ID: "c"}}})
+		a.ready()
+		g.deliver()
+		g.lose = nil
+		g.mail = append(g.mail, late[len(late)-1])
+		g.cut["c"] = false
+		for _, m := range g.mail {
+			if m.to == "a" {
+				require.NoError(t, a.Step(g.now, m.from, m.payload))
+			}
+		}
+		return a.lead.find("c").match
+	}
+	require.Zero(t, run(bugs{}))
+	require.NotZero(t, run(bugs{oldSession: true}))
+}
+
+// TestFollowerReads: a follower asks the leader, all reads of a batch at once, and an answer to a former incarnation is
+// none.
+func TestFollowerReads(t *testing.T) {
+	g := newGroup(t, 3, nil)
+	a, b := g.elect("a"), g.nodes["b"]
+	a.propose(1, "x")
+	g.deliver()
+	for id := range uint64(10) {
+		b.Read(g.now, 100+id)
+	}
+	b.ready()
+	require.Equal(t, 1, g.count(kindRead, "a"))
+	var answers []mail
+	g.lose = func(m mail) bool {
+		if m.kind() == kindReadReply {
+			answers = append(answers, m)
+		}
+		return false
+	}
+	g.deliver()
+	reads := find[consensus.ReadAt](b)
+	require.Len(t, reads, 10)
+	require.GreaterOrEqual(t, reads[0].Index, uint64(2))
+	require.Equal(t, []string{"x"}, b.applied, "it need not wait for the next heartbeat")
+	b.crash()
+	b.events = nil
+	g.heartbeat("a")
+	b.Read(g.now, 1)
+	b.ready()
+	g.mail = answers
+	g.deliver()
+	require.Empty(t, find[consensus.ReadAt](b), "an answer to the incarnation before")
+	g.advance(testTimeout)
+	require.Len(t, find[consensus.ReadAt](b), 1, "the question was lost, and is put again")
+}
+
+// TestReadsAreRefusedInTheEnd: a follower whose leader is gone does not keep a reader waiting for ever.
+func TestReadsAreRefusedInTheEnd(t *testing.T) {
+	g := newGroup(t, 3, nil)
+	g.elect("a")
+	b := g.nodes["b"]
+	g.cut["a"], g.cut["c"] = true, true
+	b.Read(g.now, 5)
+	b.ready()
+	g.advance(4 * testTimeout)
+	require.Len(t, find[consensus.Rejected](b), 1)
+	require.ErrorIs(t, find[consensus.Rejected](b)[0].Err, coterie.ErrNotLeader)
+}
+
+// TestReadBeforeOwnTermCommits: a new leader does not know what is committed (etcd-io/etcd#3879).
+func TestReadBeforeOwnTermCommits(t *testing.T) {
+	g := newGroup(t, 3, nil)
+	g.elect("a").propose(1, "x")
+	g.deliver()
+	b := g.nodes["b"]
+	var held []mail
+	g.lose = func(m mail) bool {
+		// Answers to b's appends reach it without what they say of the log.
+		if m.to == "b" && m.kind() == kindAppendReply && m.decode().index > 2 {
+			held = append(held, m)
+			return true
+		}
+		return false
+	}
+	g.now = g.now.Add(3 * testTimeout)
+	b.electionDue = b.Core.now
+	b.Tick(g.now)
+	b.ready()
+	g.deliver()
+	require.Equal(t, Leader, b.role)
+	b.Read(g.now, 9)
+	b.ready()
+	g.deliver()
+	require.Empty(t, find[consensus.ReadAt](b))
+	g.lose = nil
+	g.mail = held
+	g.deliver()
+	g.heartbeat("b")
+	require.Len(t, find[consensus.ReadAt](b), 1)
+}
+
+// TestReplicationStaysWithinLimits: what is sent ahead of answers is bounded in messages and bytes for each follower,
+// and what one message carries is too.
+func TestReplicationStaysWithinLimits(t *testing.T) {
+	g := newGroup(t, 3, func(c *Config) {
+		c.MaxInflightMessages, c.MaxInflightBytes, c.MaxMessageBytes = 4, 1000, 100
+	})
+	a := g.elect("a")
+	g.lose = func(m mail) bool { return m.to == "a" && m.from == "b" }
+	for i := range 50 {
+		a.propose(uint64(i+1), string(make([]byte, 60)))
+	}
+	require.Equal(t, 4, g.count(kindAppend, "b"))
+	for _, m := range g.mail {
+		require.LessOrEqual(t, m.decode().count, 1)
+	}
+	g.mail = nil
+	g.lose = nil
+	g.heartbeat("a")
+	g.heartbeat("a")
+	require.Len(t, g.nodes["b"].applied, 50, "and what was lost is sent again")
+}
+
+// TestLimitsRefuseInTime: a command that is too long, and one more than may wait, are refused and change nothing.
+func TestLimitsRefuseInTime(t *testing.T) {
+	g := newGroup(t, 3, func(c *Config) { c.MaxCommandBytes, c.MaxPendingBytes = 10, 25 })
+	a := g.elect("a")
+	last := a.log.last()
+	a.propose(1, "12345678901")
+	g.cut["a"] = true
+	for id := range uint64(3) {
+		a.propose(2+id, "1234567890")
+	}
+	rejected := find[consensus.Rejected](a)
+	require.Len(t, rejected, 2)
+	require.ErrorIs(t, rejected[0].Err, ErrTooLarge)
+	require.ErrorIs(t, rejected[1].Err, coterie.ErrOverloaded)
+	require.Equal(t, last+2, a.log.last())
+}
+
+// TestUnappliedIsBounded: a slow state machine is not handed more than it may hold.
+func TestUnappliedIsBounded(t *testing.T) {
+	core, err := NewCore(Config{ID: "a", Seed: 1, Voters: map[coterie.NodeID]string{"a": ""}, MaxUnapplied: 20})
+	require.NoError(t, err)
+	g := &group{t: t, now: time.Unix(0, 0), nodes: map[coterie.NodeID]*member{}}
+	m := &member{Core: core, g: g, cfg: core.cfg}
+	g.nodes["a"], g.ids = m, []coterie.NodeID{"a"}
+	core.Tick(g.now)
+	core.elect(false)
+	emitted := 0
+	run := func() {
+		for range 5 {
+			r := core.Ready()
+			for _, e := range r.Events {
+				if c, ok := e.(consensus.Committed); ok {
+					for _, entry := range c.Entries {
+						emitted += len(entry.Command)
+					}
+				}
+			}
+			for _, e := range append([]coterie.Envelope(nil), r.Send...) {
+				require.NoError(t, core.Step(g.now, "a", e.Payload))
+			}
+		}
+	}
+	run()
+	for id := range uint64(10) {
+		core.Propose(g.now, id+1, []byte("12345678"))
+	}
+	run()
+	require.Equal(t, 16, emitted)
+	core.Applied(g.now, 2)
+	run()
+	require.Equal(t, 16, emitted, "what is applied in part still counts")
+	core.Applied(g.now, 3)
+	run()
+	require.Equal(t, 32, emitted)
+}
+
+// TestQuietGroupSleepsAndWakes: with nothing to do a leader falls almost silent and nobody minds; a proposal, a read, a
+// follower's user or a detector wakes the group, and if the leader is dead another is elected.
+func TestQuietGroupSleepsAndWakes(t *testing.T) {
+	g := newGroup(t, 3, func(c *Config) { c.QuiesceAfter = testTimeout })
+	a, b := g.elect("a"), g.nodes["b"]
+	a.propose(1, "x")
+	g.advance(3 * testTimeout)
+	sent := 0
+	g.lose = func(mail) bool { sent++; return false }
+	g.advance(20 * testTimeout)
+	require.Less(t, sent, 40, "instead of 800")
+	require.Equal(t, Leader, a.role)
+	require.EqualValues(t, 1, a.term)
+	g.lose = nil
+	a.propose(2, "y")
+	g.deliver()
+	g.heartbeat("a")
+	require.Equal(t, []string{"x", "y"}, b.applied)
+	g.advance(5 * testTimeout)
+	require.True(t, b.calm)
+	b.Read(g.now, 3)
+	b.ready()
+	g.deliver()
+	require.Len(t, find[consensus.ReadAt](b), 1)
+	g.advance(5 * testTimeout)
+	require.True(t, b.calm)
+	g.cut["a"] = true
+	b.Core.Liveness(g.now, "a", coterie.Dead)
+	b.ready()
+	g.advance(6 * testTimeout)
+	require.True(t, b.role == Leader || g.nodes["c"].role == Leader)
+}
+
+// TestPriorityDecidesWhoLeads: leadership goes to a caught-up voter of a higher priority, by itself.
+func TestPriorityDecidesWhoLeads(t *testing.T) {
+	g := newGroup(t, 3, nil)
+	a := g.elect("a")
+	a.Reconfigure(g.now, 1, Change{Set: []Member{{ID: "c", Priority: 2}}})
+	a.ready()
+	g.advance(2 * testTimeout)
+	require.Equal(t, Leader, g.nodes["c"].role)
+	require.GreaterOrEqual(t, g.nodes["a"].timeout, testTimeout*3/2)
+}
+
+// TestUnsafeRecoverWithoutMajority: two of three are gone for good; the third goes on alone, and the ones that come
+// back nevertheless follow it.
+func TestUnsafeRecoverWithoutMajority(t *testing.T) {
+	g := newGroup(t, 3, nil)
+	a := g.elect("a")
+	a.propose(1, "x")
+	g.deliver()
+	c := g.nodes["c"]
+	a.Core.UnsafeRecover(g.now, 1, []coterie.NodeID{"a"})
+	a.ready()
+	require.Equal(t, []Done{{1, ErrBusy}}, find[Done](a), "there is a majority")
+	g.cut["a"], g.cut["b"] = true, true
+	g.advance(5 * testTimeout)
+	for _, bad := range [][]coterie.NodeID{{"a"}, {"c", "x"}, {}} {
+		c.Core.UnsafeRecover(g.now, 2, bad)
+		c.ready()
+	}
+	for _, d := range find[Done](c) {
+		require.ErrorIs(t, d.Err, ErrInvalidChange)
+	}
+	c.Core.UnsafeRecover(g.now, 3, []coterie.NodeID{"c"})
+	c.ready()
+	g.advance(3 * testTimeout)
+	require.Equal(t, Leader, c.role)
+	c.propose(5, "y")
+	g.deliver()
+	require.Equal(t, []string{"x", "y"}, c.applied)
+	c.crash()
+	g.advance(3 * testTimeout)
+	require.Equal(t, []string{"x", "y"}, c.applied)
+}
+
+// TestTraceTellsEveryEvent: an observer sees what a formal specification speaks of, with the state after it.
+func TestTraceTellsEveryEvent(t *testing.T) {
+	kinds := map[TraceKind]int{}
+	var sent, received []TraceMessage
+	g := newGroup(t, 3, func(c *Config) {
+		c.Trace = func(e TraceEvent) {
+			kinds[e.Kind]++
+			if e.Kind == TraceSend {
+				sent = append(sent, *e.Message)
+			}
+			if e.Kind == TraceReceive {
+				received = append(received, *e.Message)
+			}
+		}
+	})
+	a := g.elect("a")
+	a.propose(1, "x")
+	g.deliver()
+	a.Reconfigure(g.now, 1, Change{Remove: []coterie.NodeID{"c"}})
+	a.ready()
+	g.deliver()
+	a.snapshot()
+	for k := TraceInit; k <= TraceReady; k++ {
+		require.NotZero(t, kinds[k], "%v", k)
+	}
+	require.Equal(t, len(sent), len(received))
+	found := false
+	for _, m := range sent {
+		found = found || m.Type == "AppendEntries" && len(m.Entries) == 1 && string(m.Entries[0].Command) == "x"
+	}
+	require.True(t, found)
+}
