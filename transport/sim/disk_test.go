@@ -122,6 +122,26 @@ func TestJournalStaysBounded(t *testing.T) {
 	require.Less(t, len(b.Records("a")), 50)
 }
 
+// What an earlier incarnation had begun ends with it.
+func TestSyncOfAnEarlierIncarnationMakesNothingDurable(t *testing.T) {
+	b := newBench(t, fixed(), nil, "a")
+	b.do("a", func(p *probe, now time.Time) { p.Save([]byte("old")); p.Wake(now.Add(10 * time.Millisecond)) })
+	b.run(3 * time.Millisecond)
+	b.Crash("a")
+	b.Restart("a")
+	survived := len(b.Records("a"))
+	b.do("a", func(p *probe, _ time.Time) { p.Save([]byte("new")); p.Emit("new") })
+	b.run(4 * time.Millisecond) // the old sync would have ended
+	require.Len(t, b.Records("a"), survived)
+	require.Empty(t, b.events)
+	b.run(time.Millisecond)
+	require.Len(t, b.Records("a"), survived+1)
+	require.Equal(t, []any{"new"}, b.events)
+	b.probe("a").take()
+	b.run(time.Second)
+	require.Empty(t, b.probe("a").take(), "nor does it tick")
+}
+
 func TestSlowDisksAreDrawnPerNode(t *testing.T) {
 	cfg := fixed()
 	cfg.Disk.Slow, cfg.Disk.SlowFactor = 0.5, 100

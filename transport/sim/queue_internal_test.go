@@ -57,6 +57,19 @@ func TestClockInverse(t *testing.T) {
 	})
 }
 
+func TestForgottenRecordsFreeTheirMemory(t *testing.T) {
+	d := disk{}
+	for range 10_000 {
+		d.records = append(d.records, []byte("r"))
+		d.sums = append(d.sums, 0)
+		d.durable++
+		d.keep(1)
+	}
+	require.Less(t, len(d.records), 200)
+	require.Len(t, d.sums, len(d.records))
+	require.Equal(t, len(d.records), d.durable)
+}
+
 func TestHistogramBuckets(t *testing.T) {
 	last := -1
 	for d := int64(0); d < 1<<40; d = d + 1 + d/100 {
