@@ -46,7 +46,7 @@ func (c *clerk) read(e ReadChunk) ([]byte, error) {
 	r.offset += int64(n)
 	if err != nil {
 		_ = r.file.Close() // read only: nothing is lost
-		if err != io.ErrUnexpectedEOF && err != io.EOF {
+		if !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
 			return nil, fmt.Errorf("consensus: snapshot %s at %d: %w", e.Name, e.Offset, err)
 		}
 		return data[:n:n], nil
@@ -73,7 +73,7 @@ func (c *clerk) reader(name string, offset int64) (*chunkReader, error) {
 	}
 	if s, ok := file.(io.Seeker); ok {
 		_, err = s.Seek(offset, io.SeekStart)
-	} else if _, err = io.CopyN(io.Discard, file, offset); err == io.EOF {
+	} else if _, err = io.CopyN(io.Discard, file, offset); errors.Is(err, io.EOF) {
 		err = nil // a chunk beyond the end is empty
 	}
 	if err != nil {

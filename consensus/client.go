@@ -239,8 +239,8 @@ func (c *Client) ask(ctx context.Context, node coterie.NodeID, method, path stri
 		}
 		return nil, fmt.Errorf("consensus: %s: %w: %w", node, coterie.ErrUnknownOutcome, err)
 	}
-	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
+	_ = resp.Body.Close() // read to its end or given up
 	if err != nil {
 		return nil, fmt.Errorf("consensus: %s: %w: %w", node, coterie.ErrUnknownOutcome, err)
 	}

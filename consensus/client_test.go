@@ -72,7 +72,7 @@ func TestClientFindsTheLeader(t *testing.T) {
 	result, err = c.Read(t.Context(), nil)
 	require.NoError(t, err)
 	assert.Equal(t, "3", string(result))
-	assert.Equal(t, int64(1), asked.Load(), "the client did not stay with the leader")
+	assert.Equal(t, int64(2), asked.Load(), "Dial and the first call ask it; then the client stays with the leader")
 	assert.Equal(t, coterie.NodeID("a"), c.Status().ID, "what the leader calls itself")
 	_, err = c.Read(t.Context(), []byte("?"))
 	assert.ErrorContains(t, err, `query "?"`)

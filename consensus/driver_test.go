@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/coterie-go/coterie"
+	"github.com/coterie-go/coterie/internal/testsize"
 	"github.com/coterie-go/coterie/transport"
 	"github.com/coterie-go/coterie/transport/host"
 )
@@ -286,6 +287,57 @@ func TestConfigIsChecked(t *testing.T) {
 	for _, field := range []string{"Transport", "Journal", "Snapshots", "StateMachine", "MaxPending"} {
 		assert.ErrorContains(t, err, "Config."+field)
 	}
+}
+
+// A read waits until the state is as new as the core says it must be (etcd-io/etcd#3879).
+func TestReadWaitsForWhatItMustSee(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{})
+		r.mustDo(t, func(s *solo) { s.hold = true })
+		var got string
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			result, err := r.Read(t.Context(), nil)
+			assert.NoError(t, err)
+			got = string(result)
+		})
+		synctest.Wait()
+		// The leader says 1; the entry comes later.
+		r.mustDo(t, func(s *solo) {
+			s.Emit(ReadAt{s.held[0], 1})
+			s.held = nil
+		})
+		wg.Go(func() {
+			_, err := r.Propose(t.Context(), []byte("5"))
+			assert.NoError(t, err)
+		})
+		synctest.Wait()
+		assert.Empty(t, got, "answered before the entry was applied")
+		r.mustDo(t, (*solo).release)
+		wg.Wait()
+		assert.Equal(t, "5", got)
+	})
+}
+
+// The driver itself allocates only the buffer that a batch's commands stand in.
+func TestProposeAllocates(t *testing.T) {
+	if testsize.Race() {
+		t.Skip("sync.Pool forgets on purpose under the race detector")
+	}
+	d, err := Start(&solo{id: "a"}, Config{
+		Transport: transport.NewNetwork(transport.NetworkConfig{}).Join("a"),
+		Journal:   discard{}, Snapshots: newMemory(), StateMachine: nothing{},
+	})
+	require.NoError(t, err)
+	defer d.Close()
+	command := make([]byte, 16)
+	allocs := testing.AllocsPerRun(2000, func() {
+		if _, err := d.Propose(context.Background(), command); err != nil {
+			t.Fatal(err)
+		}
+	})
+	// solo itself: the record, and an event in an interface, and the growth of its log
+	assert.Less(t, allocs, 5.0)
 }
 
 // The log's clock: the stamp of the proposing driver, but never back.

@@ -19,7 +19,7 @@ const (
 	kindTick                  // moves the log's clock on
 )
 
-const maxKind = kindTick
+const maxKind = byte(kindTick)
 
 // envelope is what the driver wraps around a command. Its stamp is the proposing leader's wall clock.
 type envelope struct {
@@ -107,8 +107,8 @@ func logTime(stamp int64) time.Time { return time.Unix(0, stamp).UTC() }
 func decode(b []byte) (envelope, error) {
 	r := wire.NewReader(b)
 	e := envelope{kind: kind(r.Byte())}
-	if e.kind > maxKind {
-		return envelope{}, &coterie.FormatError{What: "command", Got: byte(e.kind), Max: byte(maxKind)}
+	if byte(e.kind) > maxKind {
+		return envelope{}, &coterie.FormatError{What: "command", Got: byte(e.kind), Max: maxKind}
 	}
 	e.stamp = int64(r.Uint64())
 	if e.stamp < 0 {

@@ -1,4 +1,4 @@
 package consensus
 
 // LoseSessions plants a bug: snapshots lack the table of sessions.
-func (c *Config) LoseSessions() { c.bug = bugSnapshotWithoutSessions }
+func LoseSessions(c *Config) { c.bug = bugSnapshotWithoutSessions }

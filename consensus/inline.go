@@ -42,7 +42,7 @@ type Inline struct {
 
 // NewInline makes the application of one incarnation of a node. It panics if the config lacks what is required.
 func NewInline(cfg InlineConfig) *Inline {
-	cfg.Config = cfg.Config.withDefaults()
+	cfg.Config = cfg.withDefaults()
 	if cfg.ID == "" || cfg.Do == nil || cfg.After == nil || cfg.StateMachine == nil || cfg.Snapshots == nil {
 		panic("consensus: NewInline without ID, Do, After, StateMachine or Snapshots")
 	}

@@ -273,7 +273,7 @@ func TestSimExactlyOnce(t *testing.T) {
 // (CurvineIO/curvine#676, fluree/db#1839).
 func TestSimFindsSessionsLostInSnapshots(t *testing.T) {
 	for seed := uint64(1); seed <= 1000; seed++ {
-		c, err := newCluster(seed, nil, (*consensus.Config).LoseSessions)
+		c, err := newCluster(seed, nil, consensus.LoseSessions)
 		require.NoError(t, err)
 		err = c.run(4 * time.Second)
 		if err == nil {

@@ -242,7 +242,7 @@ func TestNewerLogStopsTheReplica(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, Config{})
 		r.mustDo(t, func(s *solo) {
-			s.entries = append(s.entries, Entry{Command: []byte{byte(maxKind) + 1}})
+			s.entries = append(s.entries, Entry{Command: []byte{maxKind + 1}})
 			s.commit()
 		})
 		<-r.Done()
@@ -290,6 +290,7 @@ func drawEnvelope(t *rapid.T) envelope {
 		e.limits = limits{rapid.Int64Min(0).Draw(t, "ttl"), rapid.IntRange(0, 1<<40).Draw(t, "count"), rapid.IntRange(0, 1<<60).Draw(t, "bytes")}
 	case kindEnd:
 		e.tag.Session = rapid.Uint64().Draw(t, "session")
+	case kindTick:
 	}
 	return e
 }

@@ -86,12 +86,11 @@ func (c *cluster) start(id coterie.NodeID) error {
 	if err != nil {
 		return err
 	}
-	defer log.Close() // the child has its own
 	p.Stderr = log
 	if p.stdin, err = p.StdinPipe(); err != nil {
-		return err
+		return errors.Join(err, log.Close())
 	}
-	if err := p.Start(); err != nil {
+	if err := errors.Join(p.Start(), log.Close()); err != nil { // the child has the file for its own
 		return err
 	}
 	c.running[id] = p
@@ -134,13 +133,19 @@ func (c *cluster) stop() error {
 
 func freeAddrs(n int) ([]string, error) {
 	var addrs []string
+	var listeners []net.Listener // closed at the end, so that none is found twice
 	for range n {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			return nil, err
 		}
-		defer l.Close() // all at the end, so that none is found twice
+		listeners = append(listeners, l)
 		addrs = append(addrs, l.Addr().String())
+	}
+	for _, l := range listeners {
+		if err := l.Close(); err != nil {
+			return nil, err
+		}
 	}
 	return addrs, nil
 }

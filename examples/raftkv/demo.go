@@ -32,7 +32,7 @@ func demonstrate(ctx context.Context, keys int, serve bool) (err error) {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	limited, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	c, err := startCluster(limited, dir)
@@ -109,7 +109,6 @@ func (l *load) write(ctx context.Context, todo <-chan pair) error {
 	if err != nil {
 		return err
 	}
-	defer client.Close()
 	for p := range todo {
 		begin := time.Now()
 		if _, err := client.Propose(ctx, []byte(p.key+"="+p.value)); err != nil {
@@ -117,7 +116,7 @@ func (l *load) write(ctx context.Context, todo <-chan pair) error {
 		}
 		l.acknowledged(p, begin)
 	}
-	return nil
+	return client.Close()
 }
 
 func (l *load) acknowledged(p pair, begin time.Time) {
@@ -229,11 +228,11 @@ func (c *cluster) invite(ctx context.Context) error {
 The cluster stays up until you press Ctrl-C. Try:
 
 	curl -d 'greeting=hello' %[1]s/propose
-	curl -d greeting %[2]s/read                # every replica answers reads, linearizably
-	curl -d net/http.Client %[2]s/read
-	curl -d 'greeting=hi' -i %[2]s/propose     # a follower says who leads
+	curl -d greeting %[2]s/read             # every replica answers reads, linearizably
+	curl -d errors.Is %[2]s/read
+	curl -i -d 'greeting=hi' %[2]s/propose  # a follower says who leads
 	curl %[1]s/status
-	kill -9 %[3]d                                             # the leader
+	kill -9 %[3]d  # the leader
 
 Logs and data are in %[4]s.
 `, c.urls[leader], c.urls[follower], c.running[leader].Process.Pid, c.dir)

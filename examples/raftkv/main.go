@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"syscall"
 )
 
 func main() {
@@ -27,12 +28,12 @@ func main() {
 	flag.StringVar(&r.http, "http", "", "where the replica serves clients, host:port")
 	flag.Parse()
 
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	var err error
 	switch {
 	case r.id != "":
-		err = r.run(flag.Args())
+		err = r.run(ctx, flag.Args())
 	case *trace != "":
 		err = simulate(*trace)
 	default:

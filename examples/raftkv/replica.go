@@ -20,8 +20,8 @@ import (
 // replica is one process.
 type replica struct{ id, dir, http string }
 
-// run serves until the process is killed, or its standard input ends: that of a child when its parent is gone.
-func (r *replica) run(members []string) error {
+// run serves until an interrupt, or until standard input ends: that of a child when its parent is gone.
+func (r *replica) run(ctx context.Context, members []string) error {
 	voters := map[coterie.NodeID]string{}
 	for _, m := range members {
 		id, addr, _ := strings.Cut(m, "=")
@@ -43,6 +43,7 @@ func (r *replica) run(members []string) error {
 	go func() {
 		select {
 		case <-node.Done():
+		case <-ctx.Done():
 		case <-ended(os.Stdin):
 		}
 		_ = server.Shutdown(context.Background())

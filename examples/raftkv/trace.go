@@ -33,7 +33,7 @@ func simulate(file string) error {
 		}
 		leader := s.ids[s.target]
 		w.Crash(leader)
-		w.After(500*time.Millisecond, func() { w.Restart(leader) })
+		w.After(150*time.Millisecond, func() { w.Restart(leader) })
 	}
 	if err := w.RunUntil(func() bool { return s.done == writes }, 10*time.Second); err != nil {
 		return err
@@ -95,7 +95,7 @@ func (s *simulation) replica(id coterie.NodeID, incarnation uint64) (coterie.Cor
 			_ = s.Do(id, func(now time.Time, core coterie.Core) { f(now, core.(consensus.Core)) }) // down: f is lost with it
 		},
 		After: func(d time.Duration, f func()) {
-			s.World.After(d, func() {
+			s.After(d, func() {
 				if s.Incarnation(id) == incarnation && s.Up(id) {
 					f()
 				}
