@@ -3,6 +3,7 @@ package consistency
 import (
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -174,16 +175,13 @@ func randomShape(rng *rand.Rand) shape {
 }
 
 // memoryModel is all registers as one object, without keys: what locality says is the same.
-func memoryModel() Model[[2]int, Access[int], Answer[int]] {
+func memoryModel() Model[[3]int, Access[int], Answer[int]] {
 	one := CASRegister(0)
-	return Model[[2]int, Access[int], Answer[int]]{
+	return Model[[3]int, Access[int], Answer[int]]{
 		Name: "memory",
-		Init: func() [2]int { return [2]int{} },
-		Step: func(state [2]int, in Access[int], out *Answer[int]) ([2]int, bool) {
-			i := 0
-			if in.Key == "b" {
-				i = 1
-			}
+		Init: func() [3]int { return [3]int{} },
+		Step: func(state [3]int, in Access[int], out *Answer[int]) ([3]int, bool) {
+			i := strings.Index("ab xyz", in.Key) % 3
 			next, ok := one.Step(state[i], in, out)
 			state[i] = next
 			return state, ok

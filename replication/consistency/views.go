@@ -354,7 +354,7 @@ func (a *accesses[V]) because(from int32, e edge) string {
 	case e.why == byFollow:
 		return fmt.Sprintf("%s before %s, at the same client", first, second)
 	}
-	return fmt.Sprintf("%s before %s, as it had happened when %s did not see it", first, second, a.short(e.read))
+	return fmt.Sprintf("%s before %s, for it had happened when %s did not return it", first, second, a.short(e.read))
 }
 
 // short names an operation: "read 3 of x=1".
