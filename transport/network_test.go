@@ -135,3 +135,33 @@ func TestNetworkMayBeLeftAndJoinedAgain(t *testing.T) {
 		require.Panics(t, func() { net.Join("") })
 	})
 }
+
+// A receiver that does not keep up costs its queue, and not without bound; nobody else waits for it.
+func TestNetworkDropsWhenAQueueIsFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := transport.NewNetwork(transport.NetworkConfig{QueueBytes: 1000})
+		a, b, c := net.Join("a"), net.Join("b"), net.Join("c")
+		defer a.Close()
+		defer b.Close()
+		defer c.Close()
+		release, n := make(chan struct{}), 0
+		b.Receive(func(from coterie.NodeID, _ []byte) {
+			if from == "a" {
+				<-release // what no handler should do
+			}
+			n++
+		})
+		require.NoError(t, a.Send("b", nil))
+		synctest.Wait()
+		for range 100 {
+			require.NoError(t, a.Send("b", make([]byte, 36))) // counted as 100
+		}
+		require.Equal(t, uint64(90), net.Metrics().Dropped)
+		require.NoError(t, c.Send("b", nil))
+		synctest.Wait()
+		require.Equal(t, 1, n, "c does not wait for a")
+		close(release)
+		synctest.Wait()
+		require.Equal(t, 12, n)
+	})
+}

@@ -45,11 +45,13 @@ func (in *Inlet) Set(handle Handler) {
 // Deliver calls the handler, and reports false if there is none.
 func (in *Inlet) Deliver(from coterie.NodeID, payload []byte) bool {
 	r := in.current.Load()
-	if r == nil {
-		return false
-	}
+	return r != nil && r.call(from, payload)
+}
+
+// call calls the handler, unless it was replaced since it was looked up: that is as good as a message that came a
+// little earlier, and was lost.
+func (r *registration) call(from coterie.NodeID, payload []byte) bool {
 	if r.calls.Add(1) > retired {
-		// Replaced since it was loaded: as good as a message that came a little earlier, and was lost.
 		r.leave()
 		return false
 	}
