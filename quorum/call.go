@@ -54,6 +54,9 @@ func CallWith[T any](ctx context.Context, cfg CallConfig, sys System, nodes []co
 // completes it, or shows that there will be none. Leaving the loop ends the call. Err then tells how it ended.
 func (r Responses[T]) All() iter.Seq2[coterie.NodeID, Result[T]] {
 	return func(yield func(coterie.NodeID, Result[T]) bool) {
+		if r.call == nil {
+			return
+		}
 		tally := NewTally(System{r.call.sys}, 0)
 		left := false
 		r.call.run(func(id coterie.NodeID, res Result[T]) bool {
@@ -70,7 +73,7 @@ func (r Responses[T]) All() iter.Seq2[coterie.NodeID, Result[T]] {
 // Wait makes the call and returns the values of the nodes that answered until there was a quorum. Its error is that of
 // Err.
 func (r Responses[T]) Wait() (map[coterie.NodeID]T, error) {
-	values := make(map[coterie.NodeID]T, len(r.call.sys.ids))
+	values := make(map[coterie.NodeID]T)
 	for id, res := range r.All() {
 		if res.Err == nil {
 			values[id] = res.Value
@@ -81,7 +84,12 @@ func (r Responses[T]) Wait() (map[coterie.NodeID]T, error) {
 
 // Err returns nil if a quorum answered, if the loop over All was left early, or if the call has not been made. Else it
 // returns a *NoQuorumError, which is coterie.ErrNoQuorum, or what was wrong with the arguments.
-func (r Responses[T]) Err() error { return r.call.err }
+func (r Responses[T]) Err() error {
+	if r.call == nil {
+		return errNoCall
+	}
+	return r.call.err
+}
 
 // NodeError is the failure of one node.
 type NodeError struct {
@@ -129,6 +137,7 @@ func (e *NoQuorumError) Unwrap() []error {
 }
 
 var (
+	errNoCall    = errors.New("quorum: zero Responses")
 	errCallTwice = errors.New("quorum: a call is made only once")
 	errExited    = errors.New("quorum: the function ended its goroutine")
 )

@@ -152,11 +152,14 @@ func TestCallChecksItsArguments(t *testing.T) {
 		"a stranger":   quorum.Call(t.Context(), maj, []coterie.NodeID{"a", "b", "x"}, c.call),
 		"too few":      quorum.Call(t.Context(), maj, []coterie.NodeID{"a", "a"}, c.call),
 		"no function":  quorum.Call[int](t.Context(), maj, nil, nil),
+		"zero":         {},
 		"nodes, empty": quorum.Call(t.Context(), maj, []coterie.NodeID{}, c.call),
 	} {
 		_, err := r.Wait()
 		require.Error(t, err, name)
 	}
+	_, err := quorum.MajorityValue(quorum.Responses[int]{})
+	require.Error(t, err)
 	require.Zero(t, c.asked.Load())
 	values, err := quorum.Call(t.Context(), maj, []coterie.NodeID{"c", "b", "c"}, c.call).Wait()
 	require.NoError(t, err)

@@ -29,6 +29,9 @@ func Newest[T any](r Responses[T], compare func(a, b T) int) (T, error) {
 func MajorityValue[T comparable](r Responses[T]) (T, error) {
 	c := r.call
 	var value T
+	if c == nil {
+		return value, errNoCall
+	}
 	votes := make(map[T]Set)
 	silent, won := Set(0), false
 	for _, id := range c.nodes {

@@ -31,7 +31,7 @@ type Found struct {
 
 // Search tries all systems whose read quorums are an expression that names each node at most once, with the best
 // writes for them, and returns the best under the model; of equals the first, and it begins with the simplest
-// (Whittaker et al. 2021, §5). Their number grows fast, from hundreds for 5 nodes to many thousands for 7: give it a
+// (Whittaker et al. 2021, §5). Their number grows fast, from hundreds for 5 nodes to tens of thousands for 7: give it a
 // context with a deadline, and it returns the best so far, or the context's error if there is none. Systems that
 // differ only by nodes of equal Profile are tried once. ErrNoStrategy means that no system keeps the limits.
 func Search(ctx context.Context, cfg SearchConfig) (Found, error) {
