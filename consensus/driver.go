@@ -251,6 +251,11 @@ func (d *Driver[C]) propose(ctx context.Context, e *envelope) (Outcome, error) {
 		return Outcome{}, err
 	}
 	var o Outcome
+	if ctx.Done() == nil { // a select would cost more than all the rest of this
+		o = <-w.answer
+		d.waiters.Put(w)
+		return o, o.Err
+	}
 	select {
 	case o = <-w.answer:
 	case <-ctx.Done():

@@ -169,6 +169,30 @@ func TestSessionTriesAgain(t *testing.T) {
 	})
 }
 
+// Callers of one session that lose every third answer: what one still asks for is not forgotten for another.
+func TestSessionOfManyCallersTriesAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{})
+		f := &flaky{Replica: r}
+		s, err := NewSession(t.Context(), f)
+		require.NoError(t, err)
+		for range 1000 {
+			f.errs = append(f.errs, nil, nil, coterie.ErrUnknownOutcome)
+		}
+		var wg sync.WaitGroup
+		for range 20 {
+			wg.Go(func() {
+				for range 40 {
+					_, err := s.Propose(t.Context(), []byte("1"))
+					assert.NoError(t, err)
+				}
+			})
+		}
+		wg.Wait()
+		assert.Equal(t, 800, r.mustPropose(t, 0))
+	})
+}
+
 func TestSessionWithManyCommandsUnderWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, Config{})
