@@ -167,6 +167,29 @@ func TestHealAll(t *testing.T) {
 	})
 }
 
+func TestHealEndsWhatAScheduleDoesToLinks(t *testing.T) {
+	b := newBench(t, fixed(), nil, "a", "b")
+	link, cut := fault(sim.FaultLink), fault(sim.FaultCut, "a")
+	link.Nodes, link.Link = []coterie.NodeID{"b"}, &sim.Link{Loss: 1}
+	require.NoError(t, b.Apply(sim.Schedule{link, cut}))
+	b.run(200 * time.Millisecond)
+	require.Empty(t, hears(b))
+	b.Heal()
+	require.Equal(t, []string{"ab", "ba"}, hears(b))
+}
+
+func TestCrashByHandLastsUntilRestart(t *testing.T) {
+	b := newBench(t, fixed(), nil, "a")
+	require.NoError(t, b.Apply(sim.Schedule{fault(sim.FaultCrash, "a")}))
+	b.run(200 * time.Millisecond)
+	require.False(t, b.Up("a"))
+	b.Crash("a")
+	b.run(time.Minute)
+	require.False(t, b.Up("a"))
+	b.Restart("a")
+	require.True(t, b.Up("a"))
+}
+
 func TestPlay(t *testing.T) {
 	b := newBench(t, fixed(), nil, "a", "b")
 	b.Crash("b") // by hand
