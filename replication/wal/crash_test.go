@@ -126,7 +126,7 @@ func (w *world) script() error {
 		func() error { return w.log.Close() },
 		w.open,
 		func() error { return w.append("", 100) },
-		func() error { return w.append("quiet", 300) },
+		func() error { return w.append("quiet", 300, 200, 200) },
 		func() error { return w.append("", 5000) },
 		func() error { return w.keep("", 1) },
 		func() error { return w.append("a", 2500, 10) },
@@ -135,8 +135,9 @@ func (w *world) script() error {
 		func() error { return w.keep("", 1) },
 		func() error { return w.append("", 2500, 2000) },
 		func() error { return w.append("a", 10) },
+		func() error { return w.keep("a", 1) },
 	}
-	for range 5 { // the streams named "a" and "quiet" hold old segments meanwhile
+	for range 8 { // the streams named "a" and "quiet" hold old segments meanwhile
 		steps = append(steps,
 			func() error { return w.append("", 3000) },
 			func() error { return w.keep("", 1) })
@@ -168,13 +169,14 @@ func (w *world) restarted() *world {
 }
 
 // failFrom makes every operation from a number on fail, as for a process that is dead; a write is cut in the middle.
-func failFrom(n int) func(vfs.Op) *vfs.Fault {
+// A sync fails since the machine goes down, or else for an error of the disk.
+func failFrom(n int, down bool) func(vfs.Op) *vfs.Fault {
 	return func(op vfs.Op) *vfs.Fault {
 		switch {
 		case op.Number < n:
 			return nil
 		case op.Number == n:
-			return &vfs.Fault{Err: errInjected, Wrote: op.Size * (n % 3) / 2 * btoi(op.Kind == "write")}
+			return &vfs.Fault{Err: errInjected, Wrote: op.Size * (n % 3) / 2 * btoi(op.Kind == "write"), Down: down}
 		}
 		return &vfs.Fault{Err: errInjected}
 	}
@@ -210,27 +212,32 @@ func TestCrashAtEveryOperation(t *testing.T) {
 		total := dry.mem.Ops()
 		require.Greater(t, total, 60)
 		require.Positive(t, dry.moved)
-		for n := range total {
+		for k := range 2 * total {
+			n, down := k/2, k%2 == 0
 			w := newWorld(sector)
-			w.mem.Hook = failFrom(n)
+			w.mem.Hook = failFrom(n, down)
 			err := w.script()
 			require.ErrorIs(t, err, errInjected, "operation %d", n)
-			for i, keep := range subsets(uint64(n), testsize.N(6, 300)) {
+			for i, keep := range subsets(uint64(n), testsize.N(4, 300)) {
 				c := w.crashed(keep)
-				at := fmt.Sprintf("sector %d, operation %d, subset %d", sector, n, i)
+				at := fmt.Sprintf("sector %d, operation %d, down %v, subset %d", sector, n, down, i)
 				if i == 0 { // first the process alone ends: what the next one sees is in memory, and must not stay there
 					c = w.restarted()
 					require.NoError(t, c.open(), at)
+					require.NoError(t, c.append("", 100), at)
 					c = c.crashed(never)
 				}
 				if i%2 == 1 { // the recovery crashes too
-					c.mem.Hook = failFrom(i % 7)
+					c.mem.Hook = failFrom(i%7, down)
 					if err := c.open(); err != nil {
 						require.ErrorIs(t, err, errInjected, at)
 					}
 					c = c.crashed(keep)
 				}
 				require.NoError(t, c.open(), at)
+				names, err := c.mem.List("d")
+				require.NoError(t, err)
+				require.NotContains(t, strings.Join(names, " "), tmpSufx, at)
 				require.NoError(t, c.append("", 100, 3000), at)
 				require.NoError(t, c.append("", 1), at)
 				c = c.crashed(never)
@@ -275,7 +282,7 @@ func TestFailedSyncPoisons(t *testing.T) {
 // A full disk in the middle of a batch or at a new segment acknowledges nothing; when there is room again the log
 // opens with all that was acknowledged.
 func TestNoSpace(t *testing.T) {
-	for _, kind := range []string{"write", "create"} {
+	for kind, size := range map[string]int{"write": 300, "create": 3000} {
 		for _, wrote := range []int{0, 1, 13, 600} {
 			w := newWorld(512)
 			require.NoError(t, w.open())
@@ -286,7 +293,7 @@ func TestNoSpace(t *testing.T) {
 				}
 				return nil
 			}
-			require.ErrorIs(t, w.append("", 3000, 3000), errInjected)
+			require.ErrorIs(t, w.append("", size, size), errInjected)
 			require.ErrorIs(t, w.append("", 1), ErrPoisoned)
 			require.NoError(t, w.log.Close())
 			w.mem.Hook = nil
@@ -417,6 +424,9 @@ func TestFlipOrCutEveryByte(t *testing.T) {
 					if corrupt, ok := errors.AsType[*CorruptionError](err); ok {
 						require.Equal(t, seg.path, corrupt.Segment, at)
 						require.LessOrEqual(t, corrupt.Offset, int64(off), at)
+						if how == "cut" && i == 1 && off >= headerSize {
+							require.Contains(t, corrupt.Reason, "cut", at)
+						}
 					} else if err != nil {
 						require.Zero(t, off, "%s: %v", at, err)
 						require.ErrorContains(t, err, "format", at)
@@ -425,6 +435,40 @@ func TestFlipOrCutEveryByte(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A sector of a full segment that reads as zeros is not its end.
+func TestZeroedSector(t *testing.T) {
+	w := newWorld(512)
+	require.NoError(t, w.open())
+	for range 12 {
+		require.NoError(t, w.append("", 500)) // each record's head in a sector of its own
+	}
+	require.Len(t, w.log.segments, 2)
+	seg := w.log.segments[0]
+	for from := 0; from < int(w.log.segments[1].prevEnd); from += 64 {
+		c := w.restarted()
+		c.mem.Edit(seg.path, func(b []byte) []byte { clear(b[from:min(from+600, len(b))]); return b })
+		var corrupt *CorruptionError
+		require.ErrorAs(t, c.open(), &corrupt, from)
+		require.Equal(t, seg.path, corrupt.Segment)
+	}
+}
+
+// A write that went to another place of the segment, where a record begins too, is no record there.
+func TestMisdirectedWrite(t *testing.T) {
+	w := newWorld(512)
+	require.NoError(t, w.open())
+	require.NoError(t, w.append("", 500, 500, 500, 500)) // 512 bytes each with their heads
+	end := int(w.log.head.off)
+	require.NoError(t, w.log.Close())
+	w.mem.Edit(w.log.segments[0].path, func(b []byte) []byte {
+		copy(b[end-2*512:end-512], b[end-3*512:])
+		return b
+	})
+	var corrupt *CorruptionError
+	require.ErrorAs(t, w.open(), &corrupt)
+	require.Equal(t, int64(end-2*512), corrupt.Offset)
 }
 
 // A missing segment in the middle is an error that names it.

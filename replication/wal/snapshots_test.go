@@ -95,20 +95,23 @@ func TestSnapshots(t *testing.T) {
 // wholly, the new one if Close said so, and nothing else is left.
 func TestSnapshotReplaceIsAtomic(t *testing.T) {
 	old, content := strings.Repeat("o", 1500), strings.Repeat("n", 2500)
-	for n := 0; ; n++ {
+	for k := 0; ; k++ {
+		n, down := k/2, k%2 == 0
 		mem := vfs.NewMem()
 		s, err := openSnapshots(mem, "d")
 		require.NoError(t, err)
 		require.NoError(t, writeSnapshot(s, "s", old))
-		mem.Hook = failFrom(mem.Ops() + n)
+		mem.Hook = failFrom(mem.Ops()+n, down)
 		done := writeSnapshot(s, "s", content)
 		if done != nil {
 			require.ErrorIs(t, done, errInjected)
 		}
 		for i, keep := range subsets(uint64(n), 20) {
 			c := mem.Clone()
-			c.Crash(keep)
-			at := fmt.Sprintf("operation %d, subset %d", n, i)
+			if i > 0 { // else the process alone ends
+				c.Crash(keep)
+			}
+			at := fmt.Sprintf("operation %d, down %v, subset %d", n, down, i)
 			s, err := openSnapshots(c, "d")
 			require.NoError(t, err, at)
 			got := readSnapshot(t, s, "s")

@@ -39,7 +39,8 @@ type Op struct {
 // Fault makes an operation fail.
 type Fault struct {
 	Err   error
-	Wrote int // bytes of a write that are done nevertheless
+	Wrote int  // bytes of a write that are done nevertheless
+	Down  bool // the machine goes down in a sync: what it should have written is for Crash to decide
 }
 
 // ErrDown is returned by handles from before a crash.
@@ -322,7 +323,9 @@ func (f *memFile) Sync() error {
 		return err
 	}
 	if fault := f.m.begin("sync", f.name, 0); fault != nil {
-		clear(f.ino.dirty)
+		if !fault.Down {
+			clear(f.ino.dirty)
+		}
 		return fault.Err
 	}
 	f.ino.disk = resize(f.ino.disk, len(f.ino.seen))
