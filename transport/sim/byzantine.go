@@ -8,7 +8,7 @@ import (
 
 // The Byzantine nodes of this file wrap an honest core and change what it sends. They leave mail to itself alone, so
 // that the core under them stays what it is, and World.Core and World.Do look through them. They nest: a node that
-// equivocates and repeats itself is Resend(Equivocate(core, ...), ...).
+// equivocates and repeats itself is Replay(Equivocate(core, ...), ...).
 
 // Tamper returns a core whose every message to another node is what rewrite makes of it: none, one or many envelopes.
 // rewrite may not change the bytes that it is given, only replace them, and is deterministic. Saves, events and timers
@@ -68,18 +68,18 @@ func Equivocate(core coterie.Core, self coterie.NodeID, mutate func(to coterie.N
 	})
 }
 
-// ResendConfig describes Resend. Self and Nodes are required, and Seed too.
-type ResendConfig struct {
+// ReplayConfig describes Replay. Self and Nodes are required.
+type ReplayConfig struct {
 	Self   coterie.NodeID
 	Nodes  []coterie.NodeID // who gets old payloads
-	Seed   uint64
-	Rate   float64 // old payloads per message that the core sends; default 1
-	Memory int     // payloads remembered, the newest ones, its own and those of others; default 256
+	Seed   uint64           // of what it draws; another per node
+	Rate   float64          // old payloads per message that the core sends; default 1
+	Memory int              // payloads remembered, the newest ones, its own and those of others; default 256
 }
 
-// Resend returns a core that also sends old payloads again, its own and those it received from others, to nodes drawn
+// Replay returns a core that also sends old payloads again, its own and those it received from others, to nodes drawn
 // at random. Where payloads are signed, those of others are still theirs, long out of date.
-func Resend(core coterie.Core, cfg ResendConfig) coterie.Core {
+func Replay(core coterie.Core, cfg ReplayConfig) coterie.Core {
 	if cfg.Rate == 0 {
 		cfg.Rate = 1
 	}
@@ -93,7 +93,7 @@ func Resend(core coterie.Core, cfg ResendConfig) coterie.Core {
 
 type resend struct {
 	tamper
-	cfg  ResendConfig
+	cfg  ReplayConfig
 	src  source
 	old  [][]byte
 	next int

@@ -76,10 +76,10 @@ func TestEquivocate(t *testing.T) {
 	require.Empty(t, b.probe("c").take())
 }
 
-func TestResend(t *testing.T) {
+func TestReplayOfOldPayloads(t *testing.T) {
 	b := wrapped(t, func(c coterie.Core) coterie.Core {
-		return sim.Resend(sim.Equivocate(c, "a", func(_ coterie.NodeID, payload []byte) []byte { return payload }),
-			sim.ResendConfig{Self: "a", Nodes: []coterie.NodeID{"a", "b", "c"}, Seed: 1, Rate: 2, Memory: 2})
+		return sim.Replay(sim.Equivocate(c, "a", func(_ coterie.NodeID, payload []byte) []byte { return payload }),
+			sim.ReplayConfig{Self: "a", Nodes: []coterie.NodeID{"a", "b", "c"}, Seed: 1, Rate: 2, Memory: 2})
 	})
 	b.do("b", func(p *probe, _ time.Time) { p.Send("a", []byte("of b")) })
 	b.run(10 * time.Millisecond)

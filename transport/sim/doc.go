@@ -17,8 +17,15 @@
 // Links lose, repeat, delay and reorder messages, and may be cut in one direction. Nodes crash at any moment, also
 // within a Save: a random prefix of the records that were not yet durable survives. They restart from their journal,
 // which may begin earlier than the core asked by Keep. Nodes pause, disks slow down and hang, clocks are skewed, drift
-// and jump. A Byzantine node is any Core that the test supplies; Silent, Equivocate, Resend and Tamper wrap an honest
+// and jump. A Byzantine node is any Core that the test supplies; Silent, Equivocate, Replay and Tamper wrap an honest
 // one. What the library promises is kept: no payload is altered, no durable record is lost.
+//
+// # A test
+//
+// A usual test makes a World for each seed (simtest.Seeds), adds the nodes and an Invariant for each property that must
+// hold at every moment, lets clients work through After and Do, plays a drawn schedule (Play and DrawSchedule), which
+// ends with everything healed, and then waits by RunUntil for the progress that the protocol promises. When a seed fails,
+// run it again with a Trace and look at the diagram.
 //
 // # Replay
 //
