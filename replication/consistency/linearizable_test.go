@@ -25,7 +25,7 @@ func TestLinearizableAgreesWithBruteForce(t *testing.T) {
 	verdicts := map[bool]int{}
 	for seed := range testsize.N(100_000, 1_000_000) {
 		rng := rand.New(rand.NewPCG(uint64(seed), 1))
-		h := randomRegister(rng, 1+rng.IntN(10), randomShape(rng))
+		h := randomRegister(rng, 1+rng.IntN(12), randomShape(rng))
 		want := bruteForce(h, memoryModel(), realTime(h))
 		got := mustLinearizable(t, h, m)
 		require.Equal(t, want, got.Verdict == Holds, "seed %d: %+v: %v", seed, h, got)
@@ -67,7 +67,7 @@ func TestRegisterPathAgreesWithSearch(t *testing.T) {
 			s.unknown = 0.2
 		}
 		s.wild = []float64{0, 0.02, 0.2}[rng.IntN(3)]
-		h := randomRegister(rng, 1+rng.IntN(40), s)
+		h := randomRegister(rng, 1+rng.IntN(16), s)
 		for i := range h { // intervals of any length, so that reads come before writes too
 			if rng.IntN(8) == 0 && !h[i].Unknown {
 				h[i].Client = 100 + i

@@ -113,25 +113,57 @@ func registerClusters[V comparable](h History[Access[V], Answer[V]], ops []int) 
 }
 
 // ShrinkBy returns the indices of few operations for which violated still reports true, as it must for all of h: it
-// reports false if any one more is left out. Of registers see ShrinkAccesses.
+// reports false if any one more is left out. See ShrinkAccesses for registers.
 func ShrinkBy[In, Out any](ctx context.Context, h History[In, Out], violated func(History[In, Out]) bool) []int {
-	all := make([]int, len(h))
-	for i := range all {
-		all[i] = i
-	}
-	return minimize(ctx, all, nil, func(keep []int) bool { return violated(h.Pick(keep)) })
+	return minimize(ctx, allOps(len(h)), nil, func(keep []int) bool { return violated(h.Pick(keep)) })
 }
 
-// ShrinkAccesses is ShrinkBy for registers with unique writes: a write is left out with all its reads, so that no
-// read is left of what then nobody wrote.
-func ShrinkAccesses[V comparable](ctx context.Context, h History[Access[V], Answer[V]],
-	violated func(History[Access[V], Answer[V]]) bool,
-) []int {
-	all := make([]int, len(h))
+// ShrinkAccesses judges registers with unique writes by a check such as Causal and, of a violation, finds few
+// operations that alone show it, as Shrink does: a write is left out with all its reads, so that no read is left of
+// what then nobody wrote.
+func ShrinkAccesses[V comparable](ctx context.Context, h History[Access[V], Answer[V]], initial V, check Check[V]) (Result, error) {
+	result, err := check(ctx, h, initial)
+	if err != nil || result.Verdict != Violated {
+		return result, err
+	}
+	violated := func(keep []int) bool {
+		r, err := check(ctx, only(h, keep), initial)
+		if err != nil || r.Verdict != Violated {
+			return false
+		}
+		result = r
+		return true
+	}
+	all := allOps(len(h))
+	if first := result.Ops; violated(first) { // the culprits are most of the way
+		all = first
+	}
+	kept := minimize(ctx, all, registerClusters(h, all), violated)
+	slices.Sort(kept)
+	result.Ops = kept
+	return result, nil
+}
+
+// only returns a history in which all operations but some are reads of unknown outcome, which say nothing: so every
+// operation keeps its index.
+func only[V comparable](h History[Access[V], Answer[V]], ops []int) History[Access[V], Answer[V]] {
+	some := make(History[Access[V], Answer[V]], len(h))
+	for i := range h {
+		some[i] = Operation[Access[V], Answer[V]]{Client: h[i].Client, Call: h[i].Call, Unknown: true}
+	}
+	for _, i := range ops {
+		some[i] = h[i]
+	}
+	return some
+}
+
+// allOps returns the numbers below n.
+func allOps(n int) []int {
+	all := make([]int, n)
 	for i := range all {
 		all[i] = i
 	}
-	return minimize(ctx, all, registerClusters(h, all), func(keep []int) bool { return violated(h.Pick(keep)) })
+	return all
 }
 
 // minimize leaves out units of all, many at once and then one by one, as long as test holds for the rest (Zeller and

@@ -84,6 +84,29 @@ func TestShrinkFindsTheStaleReadAmongThousands(t *testing.T) {
 	}
 }
 
+func TestShrinkAccessesKeepsTheVerdictAndIsMinimal(t *testing.T) {
+	shrunk := 0
+	for seed := range testsize.N(1000, 20_000) {
+		rng := rand.New(rand.NewPCG(uint64(seed), 17))
+		h := randomRegister(rng, 1+rng.IntN(16), shape{clients: 3, keys: 2, unique: true, wild: 0.3})
+		for _, check := range []Check[int]{PRAM[int], Causal[int], CausalConvergence[int], MonotonicReads[int], WritesFollowReads[int]} {
+			r, err := ShrinkAccesses(context.Background(), h, 0, check)
+			require.NoError(t, err)
+			if r.Verdict != Violated {
+				continue
+			}
+			shrunk++
+			require.NotEmpty(t, r.Reason)
+			for _, unit := range append(registerClusters(h, r.Ops), nil) {
+				rest, err := check(context.Background(), h.Pick(remove(r.Ops, [][]int{unit})), 0)
+				require.NoError(t, err)
+				require.Equal(t, unit == nil, rest.Verdict == Violated, "seed %d: %v of %v can go", seed, unit, r.Ops)
+			}
+		}
+	}
+	require.Greater(t, shrunk, 50)
+}
+
 func TestShrinkOfOtherModels(t *testing.T) {
 	ctx := context.Background()
 	rng := rand.New(rand.NewPCG(3, 1))
@@ -95,11 +118,13 @@ func TestShrinkOfOtherModels(t *testing.T) {
 	for i, v := range []int{901, 900} {
 		h = append(h, regOp{Client: 9, Call: end + time.Duration(i*2), Return: end + time.Duration(i*2+1), In: Access[int]{Key: "a"}, Out: Answer[int]{Value: v}})
 	}
-	ops := ShrinkAccesses(ctx, h, func(h regHistory) bool {
-		r, err := PRAM(ctx, h, 0)
-		return err == nil && r.Verdict == Violated
-	})
-	require.Equal(t, []int{60, 61, 62, 63}, ops)
+	r, err := ShrinkAccesses(ctx, h, 0, PRAM[int])
+	require.NoError(t, err)
+	require.Equal(t, []int{60, 61, 62, 63}, r.Ops)
+	require.Contains(t, r.Reason, "write 60 of a=900 before write 61 of a=901, as client 8 did them")
+	r, err = ShrinkAccesses(ctx, h[:60], 0, PRAM[int])
+	require.NoError(t, err)
+	require.Equal(t, Holds, r.Verdict)
 	require.Equal(t, []int{3, 7}, ShrinkBy(ctx, h[:20], func(some regHistory) bool {
 		return slices.Contains(some, h[3]) && slices.Contains(some, h[7])
 	}))

@@ -322,7 +322,7 @@ func randomTxns(rng *rand.Rand, n int, registers bool) TxnHistory {
 
 func TestTransactionsAgreeWithBruteForce(t *testing.T) {
 	counts := map[string]int{}
-	for seed := range testsize.N(20_000, 300_000) {
+	for seed := range testsize.N(8_000, 200_000) {
 		rng := rand.New(rand.NewPCG(uint64(seed), 5))
 		h := randomTxns(rng, 1+rng.IntN(5), false)
 		r, err := ListAppend(context.Background(), h)
@@ -357,7 +357,7 @@ func TestTransactionsAgreeWithBruteForce(t *testing.T) {
 
 func TestRegisterTransactionsRaiseNoFalseAlarm(t *testing.T) {
 	counts := map[string]int{}
-	for seed := range testsize.N(20_000, 200_000) {
+	for seed := range testsize.N(8_000, 200_000) {
 		rng := rand.New(rand.NewPCG(uint64(seed), 6))
 		h := randomTxns(rng, 1+rng.IntN(5), true)
 		r, err := ReadWrite(context.Background(), h)

@@ -6,6 +6,9 @@ import (
 	"math/bits"
 )
 
+// Check is one of the models of what clients of registers see: Causal, PRAM, ReadYourWrites and so on.
+type Check[V comparable] func(ctx context.Context, h History[Access[V], Answer[V]], initial V) (Result, error)
+
 // PRAM judges whether each client sees the writes of every other in the order in which they were made (Lipton and
 // Sandberg 1988): for each client there is one order of all writes and its own reads that keeps every client's
 // program order and in which each read returns the latest write. Two clients may see two orders.

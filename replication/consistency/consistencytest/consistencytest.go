@@ -51,31 +51,13 @@ func RequireSequential[S, In, Out any](t TB, h consistency.History[In, Out], m c
 	require(t, h, m, result, err)
 }
 
-// Check is one of the models of what clients of registers see: consistency.Causal, PRAM, ReadYourWrites and so on.
-type Check[V comparable] func(context.Context, consistency.History[consistency.Access[V], consistency.Answer[V]], V) (consistency.Result, error)
-
-// RequireRegisters fails the test unless the history of registers, which start as initial, passes the check.
-func RequireRegisters[V comparable](t TB, h consistency.History[consistency.Access[V], consistency.Answer[V]], initial V, check Check[V]) {
+// RequireRegisters fails the test unless the history of registers, which start as initial, passes the check:
+// consistency.Causal, PRAM, ReadYourWrites and so on.
+func RequireRegisters[V comparable](t TB, h consistency.History[consistency.Access[V], consistency.Answer[V]], initial V, check consistency.Check[V]) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
-	result, err := check(ctx, h, initial)
-	if err == nil && result.Verdict == consistency.Violated {
-		var last consistency.Result
-		kept := consistency.ShrinkAccesses(ctx, h, func(some consistency.History[consistency.Access[V], consistency.Answer[V]]) bool {
-			r, err := check(ctx, some, initial)
-			if err == nil && r.Verdict == consistency.Violated {
-				last = r
-				return true
-			}
-			return false
-		})
-		h, result = h.Pick(kept), last
-		result.Ops = nil
-		for i := range h {
-			result.Ops = append(result.Ops, i)
-		}
-	}
+	result, err := consistency.ShrinkAccesses(ctx, h, initial, check)
 	require(t, h, consistency.CASRegister(initial), result, err)
 }
 
