@@ -380,7 +380,7 @@ func TestSlowReaderLosesTheOldest(t *testing.T) {
 		}
 	}
 	require.Equal(t, 1+last, n+m.Dropped, "what was not dropped arrived")
-	require.Greater(t, v.Metrics().Sent, 20*v.Metrics().Writes, "messages share writes")
+	require.Greater(t, v.Metrics().Sent, 3*v.Metrics().Writes, "messages share writes")
 }
 
 // Attacks, refusals and restarts leave neither goroutines nor descriptors behind.
