@@ -201,6 +201,7 @@ func (d *drawing) drawBand(e *entry) {
 	case traceFaultEnd:
 		if i, ok := d.bands[e.id]; ok {
 			d.Bands[i][1] = e.at
+			delete(d.bands, e.id)
 		}
 	default:
 	}

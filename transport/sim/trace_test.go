@@ -291,6 +291,29 @@ func TestDiagramHasEveryMessage(t *testing.T) {
 	require.Equal(t, c.Stats().Lost, states[1])
 }
 
+// Bands last as long as their faults, or until everything is healed.
+func TestDiagramShadesPartitionsWhileTheyLast(t *testing.T) {
+	trace := &sim.Trace{}
+	cfg := fixed()
+	cfg.Trace = trace
+	b := newBench(t, cfg, nil, "a", "b")
+	short, long, crash := fault(sim.FaultPartition, "a"), fault(sim.FaultCut, "b"), fault(sim.FaultCrash, "b")
+	long.Duration = time.Hour
+	require.NoError(t, b.Apply(sim.Schedule{short, long, crash}))
+	b.run(2 * time.Second)
+	b.HealAll()
+	b.run(2 * time.Hour)
+	_, data := page(t, trace)
+	bands := data["bands"].([]any)
+	require.Len(t, bands, 2)
+	for i, lasts := range []float64{1e9, 1.9e9} {
+		band := bands[i].([]any)
+		require.Equal(t, 101e6, band[0])
+		require.Equal(t, 101e6+lasts, band[1])
+		require.Equal(t, 0.0, band[3])
+	}
+}
+
 func TestTraceKeepsTheNewest(t *testing.T) {
 	all, some := &sim.Trace{Limit: -1}, &sim.Trace{Limit: 100}
 	for _, trace := range []*sim.Trace{all, some} {
