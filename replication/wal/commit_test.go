@@ -109,6 +109,29 @@ func TestPoisonWakesAll(t *testing.T) {
 	})
 }
 
+// A sync that hangs blocks those who append and nobody else.
+func TestHangingSyncBlocksAppendsOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := vfs.NewMem()
+		g := newGate(mem)
+		l := mustOpen(t, Config{Dir: "d", fs: mem})
+		require.NoError(t, l.Append([]byte("one"), []byte("two")))
+		g.shut.Store(true)
+		appended := make(chan error, 1)
+		go func() { appended <- l.Append([]byte("three")) }()
+		<-g.inside
+		require.Equal(t, uint64(1), l.Metrics().Batches)
+		require.NoError(t, l.Keep(1))
+		require.NoError(t, l.Stream("s").Close())
+		synctest.Wait()
+		require.Empty(t, appended)
+		g.leave <- nil
+		require.NoError(t, <-appended)
+		require.Equal(t, []string{"two", "three"}, replay(t, l), "Keep counts what was durable")
+		require.NoError(t, l.Close())
+	})
+}
+
 // Close waits for the append under way and those queued behind it, which succeed; later ones are refused.
 func TestCloseWaitsForAppends(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
