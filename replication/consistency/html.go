@@ -49,7 +49,7 @@ func Draw[S, In, Out any](h History[In, Out], m Model[S, In, Out], r Result) Dra
 
 // DrawTxns pictures a history of transactions with the first anomaly that was found.
 func DrawTxns(h TxnHistory, r TxnResult) Drawing {
-	d := Drawing{Title: "at most " + r.Strongest.String(), Bad: r.Verdict == Violated}
+	d := Drawing{Title: "strongest level: " + r.Strongest.String(), Bad: r.Verdict == Violated}
 	marked := make(map[int]bool)
 	if len(r.Anomalies) > 0 {
 		a := r.Anomalies[0]
@@ -84,9 +84,9 @@ const (
 	laneHeight = 46
 	barHeight  = 30
 	laneTop    = 34
-	gutter     = 96
+	gutter     = 14
 	glyph      = 7 // of a label, on average
-	minWidth   = 1250
+	minWidth   = 1150
 )
 
 //go:embed page.html
@@ -95,12 +95,12 @@ var pageSource string
 // page is what page.html fills in.
 type page struct {
 	Drawing
-	Width, Height, Gutter int
-	Lanes                 []lane
-	Rects                 []rect
-	Ticks                 []tick
-	Shown, Total          int
-	Marked                []rect
+	Width, Height int
+	Lanes         []lane
+	Rects         []rect
+	Ticks         []tick
+	Shown, Total  int
+	Marked        []rect
 }
 
 type lane struct {
@@ -131,7 +131,7 @@ func (d Drawing) WriteHTML(w io.Writer) error {
 
 // layout places lanes and bars.
 func layout(d Drawing) page {
-	p := page{Drawing: d, Gutter: gutter, Total: len(d.Bars)}
+	p := page{Drawing: d, Total: len(d.Bars)}
 	bars := focus(d.Bars)
 	p.Shown = len(bars)
 	lanes := make(map[int]int)

@@ -116,24 +116,21 @@ func readOnlyAccess[V comparable](in Access[V], out *Answer[V]) bool {
 }
 
 func describeAccess[V comparable](in Access[V], out *Answer[V]) string {
-	key := in.Key
-	if key == "" {
-		key = "the register"
-	}
 	switch in.Kind {
 	case Read:
 		if out == nil {
-			return fmt.Sprintf("read %s", key)
+			return strings.TrimSpace("read " + in.Key)
 		}
-		return fmt.Sprintf("read %s=%v", key, out.Value)
+		return "read " + assign(in.Key, out.Value)
 	case CompareAndSet:
+		text := fmt.Sprintf("cas %s to %s", assign(in.Key, in.Old), assign("", in.Value))
 		if out != nil && !out.OK {
-			return fmt.Sprintf("cas %s: %v to %v refused", key, in.Old, in.Value)
+			text += " refused"
 		}
-		return fmt.Sprintf("cas %s: %v to %v", key, in.Old, in.Value)
+		return text
 	case Write, Append:
 	}
-	return fmt.Sprintf("%v %s=%v", in.Kind, key, in.Value)
+	return fmt.Sprintf("%v %s", in.Kind, assign(in.Key, in.Value))
 }
 
 // MultiRegister is a set of registers of which each operation reads and writes several at one moment. In is a list of

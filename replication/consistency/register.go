@@ -141,8 +141,10 @@ func conflict[V comparable](h History[Access[V], Answer[V]], a, b *cluster) find
 		reason += ", and the initial value was never written again"
 	case b.write == b.first && h[a.write].Return < h[b.write].Call && !h[a.write].Unknown:
 		reason += fmt.Sprintf(", which began after %s", opDone(h, a.write))
-	default:
+	case b.first == b.last:
 		reason += ", and no write lies between"
+	default:
+		reason += fmt.Sprintf(", though %s began after %s", opShort(h, b.last), opDone(h, a.first))
 	}
 	return violated(reason, a.write, a.first, a.last, b.write, b.first, b.last)
 }
@@ -160,7 +162,7 @@ func opName[V comparable](h History[Access[V], Answer[V]], i int32) string {
 	if op.In.Kind == Read {
 		return fmt.Sprintf("read %d (client %d) returned %s", i, op.Client, assign(op.In.Key, op.Out.Value))
 	}
-	return fmt.Sprintf("write %d (client %d) of %s", i, op.Client, assign(op.In.Key, op.In.Value))
+	return opShort(h, i)
 }
 
 // opDone says that an operation had ended: "read 2 (client 0) had returned x=1".
@@ -172,12 +174,25 @@ func opDone[V comparable](h History[Access[V], Answer[V]], i int32) string {
 	if op.In.Kind == Read {
 		return fmt.Sprintf("read %d (client %d) had returned %s", i, op.Client, assign(op.In.Key, op.Out.Value))
 	}
-	return fmt.Sprintf("write %d (client %d) of %s had returned", i, op.Client, assign(op.In.Key, op.In.Value))
+	return opShort(h, i) + " had returned"
+}
+
+// opShort names an operation: "read 3 of x=2".
+func opShort[V comparable](h History[Access[V], Answer[V]], i int32) string {
+	op := &h[i]
+	if op.In.Kind == Read {
+		return fmt.Sprintf("read %d (client %d) of %s", i, op.Client, assign(op.In.Key, op.Out.Value))
+	}
+	return fmt.Sprintf("write %d (client %d) of %s", i, op.Client, assign(op.In.Key, op.In.Value))
 }
 
 func assign[V comparable](key string, value V) string {
-	if key == "" {
-		return fmt.Sprint(value)
+	text := fmt.Sprint(value)
+	if text == "" {
+		text = `""`
 	}
-	return fmt.Sprintf("%s=%v", key, value)
+	if key == "" {
+		return text
+	}
+	return key + "=" + text
 }

@@ -120,10 +120,10 @@ func ShrinkBy[In, Out any](ctx context.Context, h History[In, Out], violated fun
 
 // ShrinkAccesses judges registers with unique writes by a check such as Causal and, of a violation, finds few
 // operations that alone show it, as Shrink does: a write is left out with all its reads, so that no read is left of
-// what then nobody wrote.
+// what then nobody wrote. Where writes are not unique, or there are other operations, nothing is left out.
 func ShrinkAccesses[V comparable](ctx context.Context, h History[Access[V], Answer[V]], initial V, check Check[V]) (Result, error) {
 	result, err := check(ctx, h, initial)
-	if err != nil || result.Verdict != Violated {
+	if err != nil || result.Verdict != Violated || registerClusters(h, allOps(len(h))) == nil {
 		return result, err
 	}
 	violated := func(keep []int) bool {

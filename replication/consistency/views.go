@@ -292,7 +292,7 @@ func (a *accesses[V]) explainCycle(o *order, client int, nodes []int32, edges []
 // explainInitial says why a read should not have returned the initial value.
 func (a *accesses[V]) explainInitial(o *order, read int32, nodes []int32, edges []edge) finding {
 	return violated(fmt.Sprintf("%s, the initial value, though a write of %s had happened before it: %s",
-		opName(a.h, a.op[read]), a.keyName(read), a.chainOf(nodes, edges)), append(a.culprits(o, nodes, edges), a.op[read])...)
+		opName(a.h, a.op[read]), a.keyName(read), a.chainOf(nodes, edges)), a.culprits(o, nodes, edges)...)
 }
 
 func (a *accesses[V]) keyName(n int32) string {
@@ -334,6 +334,20 @@ func (a *accesses[V]) culprits(o *order, nodes []int32, edges []edge) (ops []int
 		}
 	}
 	collect(nodes, edges)
+	return a.withWrites(ops)
+}
+
+// withWrites adds the writes that reads among the operations have read: without them the reads would be of nothing.
+func (a *accesses[V]) withWrites(ops []int32) []int32 {
+	some := make(map[int32]bool, len(ops))
+	for _, i := range ops {
+		some[i] = true
+	}
+	for n, i := range a.op {
+		if some[i] && a.from[n] >= 0 {
+			ops = append(ops, a.op[a.from[n]])
+		}
+	}
 	return ops
 }
 
