@@ -7,17 +7,23 @@ import (
 	"github.com/coterie-go/coterie"
 )
 
+// World is what an Inline needs of the *sim.World it is in.
+type World interface {
+	Do(id coterie.NodeID, f func(now time.Time, core coterie.Core)) error
+	After(d time.Duration, f func())
+	Up(id coterie.NodeID) bool
+	Incarnation(id coterie.NodeID) uint64
+	Snapshots(id coterie.NodeID) coterie.Snapshots
+}
+
 // InlineConfig tells an Inline what to do its work with.
 type InlineConfig struct {
-	// Config is a Driver's, of which Transport, Journal, Check and Log are not used. Clock is required.
+	ID        coterie.NodeID // required
+	World     World          // required
+	WriteTime time.Duration  // how long a snapshot is being written while the log goes on; default 0
+	// Config is a Driver's. StateMachine and Clock, the World's, are required; Snapshots are the World's by default;
+	// Transport, Journal, Check and Log are not used.
 	Config
-	ID coterie.NodeID // required
-	// Do runs f with the core soon: sim.World's Do on this node. Required.
-	Do func(f func(now time.Time, core Core))
-	// After runs f once, a duration from now, unless this incarnation has ended by then: sim.World's After. Required.
-	After func(d time.Duration, f func())
-	// WriteTime is how long a snapshot is being written while the log goes on; default 0.
-	WriteTime time.Duration
 }
 
 // Inline is a Driver without goroutines: it does the same work, by the same code, within the calls of whoever runs it.
@@ -25,6 +31,7 @@ type InlineConfig struct {
 // a panic of an Inline. It is not safe for concurrent use.
 type Inline struct {
 	cfg     InlineConfig
+	life    uint64 // the incarnation
 	machine *Machine
 	desk    *desk[func(Outcome)]
 	clerk   clerk
@@ -40,18 +47,23 @@ type Inline struct {
 	armed     time.Time
 }
 
-// NewInline makes the application of one incarnation of a node. It panics if the config lacks what is required.
+// NewInline makes the application of the node's present incarnation: call it in sim.Node's New. It panics if the config
+// lacks what is required.
 func NewInline(cfg InlineConfig) *Inline {
+	if cfg.ID == "" || cfg.World == nil || cfg.StateMachine == nil || cfg.Clock == nil {
+		panic("consensus: NewInline without ID, World, StateMachine or Clock")
+	}
 	cfg.Config = cfg.withDefaults()
-	if cfg.ID == "" || cfg.Do == nil || cfg.After == nil || cfg.StateMachine == nil || cfg.Snapshots == nil {
-		panic("consensus: NewInline without ID, Do, After, StateMachine or Snapshots")
+	if cfg.Snapshots == nil {
+		cfg.Snapshots = cfg.World.Snapshots(cfg.ID)
 	}
 	names, err := cfg.Snapshots.Names()
 	if err != nil {
 		panic(fmt.Errorf("consensus: snapshots: %w", err))
 	}
 	return &Inline{
-		cfg: cfg,
+		cfg:  cfg,
+		life: cfg.World.Incarnation(cfg.ID),
 		machine: NewMachine(MachineConfig{
 			StateMachine: cfg.StateMachine, SnapshotBytes: cfg.SnapshotBytes, SnapshotEntries: cfg.SnapshotEntries, bug: cfg.bug,
 		}),
@@ -60,6 +72,20 @@ func NewInline(cfg InlineConfig) *Inline {
 		status:  coterie.Status{ID: cfg.ID},
 		orphans: names,
 	}
+}
+
+// do runs f with the core soon, unless the node crashes before.
+func (n *Inline) do(f func(now time.Time, core Core)) {
+	_ = n.cfg.World.Do(n.cfg.ID, func(now time.Time, core coterie.Core) { f(now, core.(Core)) }) // down: f is lost with it
+}
+
+// after runs f once, a duration from now, unless the node crashes before.
+func (n *Inline) after(d time.Duration, f func()) {
+	n.cfg.World.After(d, func() {
+		if n.cfg.World.Up(n.cfg.ID) && n.cfg.World.Incarnation(n.cfg.ID) == n.life {
+			f()
+		}
+	})
 }
 
 // Machine is the replicated state machine.
@@ -96,7 +122,7 @@ func (n *Inline) propose(e *envelope, done func(Outcome)) {
 	first := n.desk.empty()
 	n.desk.propose(e, done)
 	if first {
-		n.cfg.Do(n.drain)
+		n.do(n.drain)
 	}
 }
 
@@ -109,7 +135,7 @@ func (n *Inline) Read(query []byte, done func(Outcome)) {
 	first := n.desk.empty()
 	n.desk.read(query, done)
 	if first {
-		n.cfg.Do(n.drain)
+		n.do(n.drain)
 	}
 }
 
@@ -145,10 +171,10 @@ func (n *Inline) Event(now time.Time, event any) {
 		n.must(n.clerk.remove(e.Name))
 	case ReadChunk:
 		data, err := n.clerk.read(e)
-		n.cfg.Do(func(now time.Time, core Core) { core.ChunkRead(now, e.ID, data, err) })
+		n.do(func(now time.Time, core Core) { core.ChunkRead(now, e.ID, data, err) })
 	case WriteChunk:
 		err := n.clerk.write(e)
-		n.cfg.Do(func(now time.Time, core Core) { core.ChunkWritten(now, e.ID, err) })
+		n.do(func(now time.Time, core Core) { core.ChunkWritten(now, e.ID, err) })
 	case Leader:
 		n.status.Leader, n.status.Term = e.ID, e.Term
 	}
@@ -188,7 +214,7 @@ func (n *Inline) tellCore() {
 		return
 	}
 	n.telling = true
-	n.cfg.Do(func(now time.Time, core Core) {
+	n.do(func(now time.Time, core Core) {
 		n.telling = false
 		core.Applied(now, n.machine.Index())
 	})
@@ -217,7 +243,7 @@ func (n *Inline) capture() {
 	c, err := n.machine.Capture()
 	n.must(err)
 	n.capturing = true
-	n.cfg.After(n.cfg.WriteTime, func() { n.write(c) })
+	n.after(n.cfg.WriteTime, func() { n.write(c) })
 }
 
 func (n *Inline) write(c *Capture) {
@@ -230,7 +256,7 @@ func (n *Inline) write(c *Capture) {
 	default:
 		n.newest = c.Index
 		n.machine.Written(s.Size)
-		n.cfg.Do(func(now time.Time, core Core) { core.Compact(now, c.Index, s) })
+		n.do(func(now time.Time, core Core) { core.Compact(now, c.Index, s) })
 	}
 }
 
@@ -242,7 +268,7 @@ func (n *Inline) tick() {
 	now := n.cfg.Clock()
 	if wait := at.Sub(now); wait > 0 {
 		n.armed = at
-		n.cfg.After(min(wait, longestTimer), func() {
+		n.after(min(wait, longestTimer), func() {
 			n.armed = time.Time{}
 			n.tick()
 		})

@@ -104,21 +104,8 @@ func (c *cluster) start(id coterie.NodeID, incarnation uint64) (coterie.Core, si
 	}
 	c.ledgers[id] = &ledger{Counts: map[string]int{}}
 	cfg := consensus.InlineConfig{
-		Config: consensus.Config{
-			StateMachine: c.ledgers[id], Snapshots: c.Snapshots(id), SnapshotEntries: 8, Clock: c.Clock(id).Now,
-		},
-		ID: id,
-		Do: func(f func(time.Time, consensus.Core)) {
-			_ = c.Do(id, func(now time.Time, core coterie.Core) { f(now, core.(consensus.Core)) })
-		},
-		After: func(d time.Duration, f func()) {
-			c.After(d, func() {
-				if c.Up(id) && c.Incarnation(id) == incarnation {
-					f()
-				}
-			})
-		},
-		WriteTime: 3 * time.Millisecond,
+		ID: id, World: c.World, WriteTime: 3 * time.Millisecond,
+		Config: consensus.Config{StateMachine: c.ledgers[id], SnapshotEntries: 8, Clock: c.Clock(id).Now},
 	}
 	if c.plant != nil {
 		c.plant(&cfg.Config)

@@ -89,18 +89,7 @@ func (s *simulation) replica(id coterie.NodeID, incarnation uint64) (coterie.Cor
 	}
 	s.stores[id] = store{}
 	return core, consensus.NewInline(consensus.InlineConfig{
-		Config: consensus.Config{StateMachine: s.stores[id], Snapshots: s.Snapshots(id), SnapshotEntries: 10, Clock: s.Clock(id).Now},
-		ID:     id,
-		Do: func(f func(time.Time, consensus.Core)) {
-			_ = s.Do(id, func(now time.Time, core coterie.Core) { f(now, core.(consensus.Core)) }) // down: f is lost with it
-		},
-		After: func(d time.Duration, f func()) {
-			s.After(d, func() {
-				if s.Incarnation(id) == incarnation && s.Up(id) {
-					f()
-				}
-			})
-		},
+		ID: id, World: s.World, Config: consensus.Config{StateMachine: s.stores[id], SnapshotEntries: 10, Clock: s.Clock(id).Now},
 	})
 }
 
