@@ -12,7 +12,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -30,23 +29,23 @@ func main() {
 	flag.StringVar(&j.out, "out", filepath.Join(os.TempDir(), "coterie-judge"), "folder for the pages")
 	flag.DurationVar(&j.patience, "patience", 20*time.Second, "how long to search in one history")
 	flag.Parse()
-	j.w = os.Stdout
 	var err error
 	if *file != "" {
 		err = j.file(*file, *format)
 	} else {
 		err = j.runs(*bug, *seed)
 	}
+	fmt.Print(j.text.String())
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "judge:", err)
 		os.Exit(1)
 	}
 }
 
-// judge writes verdicts to w and pages to the folder out.
+// judge collects verdicts as text and writes pages.
 type judge struct {
-	w        io.Writer
-	out      string
+	text     strings.Builder
+	out      string        // folder for the pages
 	patience time.Duration // for one history
 }
 
@@ -58,7 +57,7 @@ func (j *judge) runs(bug string, seed uint64) error {
 			continue
 		}
 		known = true
-		fmt.Fprintf(j.w, "%s: %s\n", r.name, r.about)
+		fmt.Fprintf(&j.text, "%s: %s\n", r.name, r.about)
 		if err := j.registers(r.name, runStore(r, seed, 80), consistency.Register("")); err != nil {
 			return err
 		}
@@ -68,7 +67,7 @@ func (j *judge) runs(bug string, seed uint64) error {
 			continue
 		}
 		known = true
-		fmt.Fprintf(j.w, "%s: %s\n", d.name, d.about)
+		fmt.Fprintf(&j.text, "%s: %s\n", d.name, d.about)
 		if err := j.txns(d.name, runDatabase(d, seed, 40)); err != nil {
 			return err
 		}
@@ -128,12 +127,12 @@ func (j *judge) registers(name string, h history, m model) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(j.w, "  %d operations; strongest: %s\n", len(h), v.strongest)
+	fmt.Fprintf(&j.text, "  %d operations; strongest: %s\n", len(h), v.strongest)
 	if len(v.undecided) > 0 {
-		fmt.Fprintf(j.w, "  undecided: %s\n", strings.Join(v.undecided, ", "))
+		fmt.Fprintf(&j.text, "  undecided: %s\n", strings.Join(v.undecided, ", "))
 	}
 	if v.broken.Reason != "" {
-		fmt.Fprintf(j.w, "  not %s: %s\n%s", v.broken.Model, v.broken.Reason, indent(consistency.Lines(h, v.broken.Ops, m)))
+		fmt.Fprintf(&j.text, "  not %s: %s\n%s", v.broken.Model, v.broken.Reason, indent(consistency.Lines(h, v.broken.Ops, m)))
 	}
 	shown := v.broken
 	if shown.Model == "" {
@@ -153,14 +152,14 @@ func (j *judge) txns(name string, h consistency.TxnHistory) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(j.w, "  %d transactions; strongest: %v\n", len(h), result.Strongest)
+	fmt.Fprintf(&j.text, "  %d transactions; strongest: %v\n", len(h), result.Strongest)
 	for _, a := range result.Anomalies {
 		if a.Forbids != result.Strongest+1 {
 			continue
 		}
-		fmt.Fprintf(j.w, "  not %v: %s: %s\n", a.Forbids, a.Kind, a.Reason)
+		fmt.Fprintf(&j.text, "  not %v: %s: %s\n", a.Forbids, a.Kind, a.Reason)
 		for _, t := range a.Txns {
-			fmt.Fprintf(j.w, "  %6d  client %d: %v\n", t, h[t].Client, h[t].In)
+			fmt.Fprintf(&j.text, "  %6d  client %d: %v\n", t, h[t].Client, h[t].In)
 		}
 		break
 	}
@@ -178,6 +177,6 @@ func (j *judge) page(name string, d consistency.Drawing) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	fmt.Fprintf(j.w, "  picture: %s\n\n", path)
+	fmt.Fprintf(&j.text, "  picture: %s\n\n", path)
 	return d.WriteHTML(f)
 }

@@ -11,8 +11,7 @@ import (
 )
 
 func TestEveryStoreStandsWhereItShould(t *testing.T) {
-	var out strings.Builder
-	j := judge{w: &out, out: t.TempDir(), patience: time.Minute}
+	j := judge{out: t.TempDir(), patience: time.Minute}
 	require.NoError(t, j.runs("", 2))
 	for name, strongest := range map[string]string{
 		"correct":        "linearizable register",
@@ -27,7 +26,7 @@ func TestEveryStoreStandsWhereItShould(t *testing.T) {
 		"blind-commit":   "read uncommitted",
 		"live":           "no level",
 	} {
-		_, section, ok := strings.Cut(out.String(), name+": ")
+		_, section, ok := strings.Cut(j.text.String(), name+": ")
 		require.True(t, ok, name)
 		section, _, _ = strings.Cut(section, "\n\n")
 		require.Contains(t, section, "; strongest: "+strongest+"\n", name)
@@ -41,16 +40,15 @@ func TestEveryStoreStandsWhereItShould(t *testing.T) {
 // Rules that keep more promise no less: of every seed.
 func TestStoresKeepTheirPromises(t *testing.T) {
 	for seed := range uint64(20) {
-		var out strings.Builder
-		j := judge{w: &out, out: t.TempDir(), patience: time.Minute}
+		j := judge{out: t.TempDir(), patience: time.Minute}
 		require.NoError(t, j.runs("correct", seed))
-		require.Contains(t, out.String(), "strongest: linearizable register")
-		out.Reset()
+		require.Contains(t, j.text.String(), "strongest: linearizable register")
+		j.text.Reset()
 		require.NoError(t, j.runs("serial", seed))
-		require.Contains(t, out.String(), "strongest: strict serializable")
-		out.Reset()
+		require.Contains(t, j.text.String(), "strongest: strict serializable")
+		j.text.Reset()
 		require.NoError(t, j.runs("no-order", seed))
-		require.Regexp(t, "strongest: (linearizable|sequential|causal)", out.String())
+		require.Regexp(t, "strongest: (linearizable|sequential|causal)", j.text.String())
 	}
 }
 
@@ -64,11 +62,10 @@ func TestPublishedHistories(t *testing.T) {
 		{"register.edn", "xml", "unknown format"},
 		{"none", "json", "no such file"},
 	} {
-		var out strings.Builder
-		j := judge{w: &out, out: t.TempDir(), patience: time.Minute}
+		j := judge{out: t.TempDir(), patience: time.Minute}
 		if err := j.file(folder+test.file, test.format); err != nil {
-			out.WriteString(err.Error())
+			j.text.WriteString(err.Error())
 		}
-		require.Contains(t, out.String(), test.want)
+		require.Contains(t, j.text.String(), test.want)
 	}
 }

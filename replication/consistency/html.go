@@ -145,8 +145,7 @@ func layout(d Drawing) page {
 	}
 	x, end := stretch(bars)
 	next := make(map[int]int) // where each client's next bar starts
-	for i := len(bars) - 1; i >= 0; i-- {
-		b := bars[i]
+	for _, b := range slices.Backward(bars) {
 		r := rect{Bar: b, X: x[b.starts()], H: barHeight, From: b.Call.String(), To: "unknown"}
 		right, ok := next[b.Client]
 		switch next[b.Client] = r.X; {
@@ -160,7 +159,7 @@ func layout(d Drawing) page {
 		r.W = max(6, right-r.X)
 		r.Y = laneTop + lanes[b.Client]*laneHeight + (laneHeight-barHeight)/2
 		r.TextX, r.TextY = r.X+8, r.Y+barHeight/2+4
-		r.Text = clip(b.Label, (r.W-12)/glyph)
+		r.Text = clip(b.Label, (r.W-14)*10/73)
 		p.Rects = append(p.Rects, r)
 		if b.Marked {
 			p.Marked = append(p.Marked, r)

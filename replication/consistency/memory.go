@@ -26,27 +26,29 @@ const (
 	initially int32 = -2
 )
 
+// version is one value of one key.
+type version[V comparable] struct {
+	key   string
+	value V
+}
+
 // newAccesses links reads to writes. If that cannot be done it returns a finding instead: a value written twice
 // leaves open whom a read has read from, a value never written is a violation of every model.
 func newAccesses[V comparable](h History[Access[V], Answer[V]], initial V) (*accesses[V], *finding) {
-	type version struct {
-		key   string
-		value V
-	}
-	written, read := make(map[version]int32), make(map[version]bool)
+	written, read := make(map[version[V]]int32), make(map[version[V]]bool)
 	for i := range h {
 		op := &h[i]
 		switch op.In.Kind {
 		case Read:
 			if !op.Unknown {
-				read[version{op.In.Key, op.Out.Value}] = true
+				read[version[V]{op.In.Key, op.Out.Value}] = true
 			}
 			continue
 		case Write:
 		case CompareAndSet, Append:
 			return nil, &finding{reason: fmt.Sprintf("operation %d is neither a read nor a write", i)}
 		}
-		v := version{op.In.Key, op.In.Value}
+		v := version[V]{op.In.Key, op.In.Value}
 		if other, ok := written[v]; ok {
 			return nil, &finding{reason: fmt.Sprintf(
 				"%s was written by operations %d and %d: which of them a read saw is not known", assign(v.key, v.value), other, i)}
@@ -56,15 +58,43 @@ func newAccesses[V comparable](h History[Access[V], Answer[V]], initial V) (*acc
 		}
 		written[v] = int32(i)
 	}
-	a := &accesses[V]{h: h}
-	node := make(map[int32]int32, len(h))
-	sessions := h.sessions()
+	a := &accesses[V]{h: h, writes: make(map[string]set)}
+	node := a.number(read)
+	a.from = make([]int32, len(a.op))
+	for n, i := range a.op {
+		op := &h[i]
+		a.from[n] = none
+		if op.In.Kind == Write {
+			if a.writes[op.In.Key] == nil {
+				a.writes[op.In.Key] = newSet(len(a.op))
+			}
+			a.writes[op.In.Key].add(int32(n))
+			continue
+		}
+		w, ok := written[version[V]{op.In.Key, op.Out.Value}]
+		switch {
+		case ok:
+			a.from[n] = node[w]
+		case op.Out.Value == initial:
+			a.from[n] = initially
+		default:
+			f := violated(opName(h, i)+", which was never written", i)
+			return nil, &f
+		}
+	}
+	return a, nil
+}
+
+// number gives the operations that count their nodes, and returns the node of each.
+func (a *accesses[V]) number(read map[version[V]]bool) map[int32]int32 {
+	node := make(map[int32]int32, len(a.h))
+	sessions := a.h.sessions()
 	for _, client := range sortedKeys(sessions) {
 		var session []int32
 		before := none
 		for _, i := range sessions[client] {
-			op := &h[i]
-			if op.Unknown && (op.In.Kind == Read || !read[version{op.In.Key, op.In.Value}]) {
+			op := &a.h[i]
+			if op.Unknown && (op.In.Kind == Read || !read[version[V]{op.In.Key, op.In.Value}]) {
 				continue
 			}
 			n := int32(len(a.op))
@@ -79,30 +109,7 @@ func newAccesses[V comparable](h History[Access[V], Answer[V]], initial V) (*acc
 		}
 		a.sessions = append(a.sessions, session)
 	}
-	a.writes = make(map[string]set)
-	a.from = make([]int32, len(a.op))
-	for n, i := range a.op {
-		op := &h[i]
-		a.from[n] = none
-		if op.In.Kind == Write {
-			if a.writes[op.In.Key] == nil {
-				a.writes[op.In.Key] = newSet(len(a.op))
-			}
-			a.writes[op.In.Key].add(int32(n))
-			continue
-		}
-		w, ok := written[version{op.In.Key, op.Out.Value}]
-		switch {
-		case ok:
-			a.from[n] = node[w]
-		case op.Out.Value == initial:
-			a.from[n] = initially
-		default:
-			f := violated(opName(h, i)+", which was never written", i)
-			return nil, &f
-		}
-	}
-	return a, nil
+	return node
 }
 
 func (a *accesses[V]) isRead(n int32) bool { return a.from[n] != none }

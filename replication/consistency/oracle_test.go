@@ -97,14 +97,13 @@ func randomRegister(rng *rand.Rand, n int, s shape) regHistory {
 	state := map[string]int{}
 	value, now := 0, 0
 	for done := 0; done < n; {
-		now += 1
+		now++
 		if s.ties {
 			now += rng.IntN(2) - 1
 		}
 		c := rng.IntN(s.clients)
 		if clients[c].op < 0 {
 			if len(h) == n {
-				done = n
 				for _, cl := range clients {
 					if cl.op >= 0 {
 						h[cl.op].Unknown = true
@@ -144,6 +143,7 @@ func randomRegister(rng *rand.Rand, n int, s shape) regHistory {
 				if op.Out.OK = state[op.In.Key] == op.In.Old; op.Out.OK {
 					state[op.In.Key] = op.In.Value
 				}
+			case Append:
 			}
 			continue
 		}

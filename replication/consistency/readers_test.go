@@ -13,7 +13,7 @@ import (
 	"github.com/coterie-go/coterie"
 )
 
-func testdata(t testing.TB, name string) *bytes.Reader {
+func testdata(t *testing.T, name string) *bytes.Reader {
 	t.Helper()
 	b, err := os.ReadFile("testdata/" + name)
 	require.NoError(t, err)

@@ -76,7 +76,7 @@ func (r *Recorder[In, Out]) History() History[In, Out] {
 		if o.phase == failed {
 			continue
 		}
-		o.Operation.Unknown = o.phase != returned
+		o.Unknown = o.phase != returned
 		h = append(h, o.Operation)
 	}
 	return slices.Clip(h)

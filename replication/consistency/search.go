@@ -185,7 +185,7 @@ func (s *search[S, In, Out]) branch(f *frame[S]) (state S, slot int32, ok bool) 
 		}
 		in, out := s.h[s.ops[j]].In, s.out(s.ops[j])
 		if s.m.Step != nil {
-			if next, ok := s.m.Step(f.state, in, out); ok && !(out == nil && s.m.Equal(next, f.state)) {
+			if next, ok := s.m.Step(f.state, in, out); ok && (out != nil || !s.m.Equal(next, f.state)) {
 				return next, slot, true
 			}
 			continue

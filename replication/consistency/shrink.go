@@ -77,11 +77,7 @@ func clusters[S, In, Out any](h History[In, Out], ops []int, m *Model[S, In, Out
 
 // registerClusters is Model.clusters of registers.
 func registerClusters[V comparable](h History[Access[V], Answer[V]], ops []int) [][]int {
-	type version struct {
-		key   string
-		value V
-	}
-	of := make(map[version]int)
+	of := make(map[version[V]]int)
 	var units [][]int
 	for _, i := range ops {
 		op := &h[i]
@@ -92,7 +88,7 @@ func registerClusters[V comparable](h History[Access[V], Answer[V]], ops []int) 
 		case CompareAndSet, Append:
 			return nil
 		}
-		v := version{op.In.Key, op.In.Value}
+		v := version[V]{op.In.Key, op.In.Value}
 		if _, ok := of[v]; ok {
 			return nil
 		}
@@ -104,7 +100,7 @@ func registerClusters[V comparable](h History[Access[V], Answer[V]], ops []int) 
 		if op.In.Kind != Read {
 			continue
 		}
-		if u, ok := of[version{op.In.Key, op.Out.Value}]; ok && !op.Unknown {
+		if u, ok := of[version[V]{op.In.Key, op.Out.Value}]; ok && !op.Unknown {
 			units[u] = append(units[u], i)
 		}
 		units = append(units, []int{i})

@@ -330,6 +330,7 @@ func (d *dependencies) because(l link) string {
 		return fmt.Sprintf("transaction %d did not see what transaction %d wrote to %s", l.from, l.to, key)
 	case session:
 		return fmt.Sprintf("client %d began transaction %d after transaction %d", d.h[l.to].Client, l.to, l.from)
+	case realTimeOrder:
 	}
 	return fmt.Sprintf("transaction %d had ended when transaction %d began", l.from, l.to)
 }

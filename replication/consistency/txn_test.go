@@ -3,6 +3,7 @@ package consistency
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -160,9 +161,7 @@ func serializable(h TxnHistory, precedes func(a, b int) bool) bool {
 		Init: func() world { return nil },
 		Step: func(state world, in []TxnOp, out *TxnOut) (world, bool) {
 			next := make(world)
-			for k, v := range state {
-				next[k] = v
-			}
+			maps.Copy(next, state)
 			ops := in
 			if out != nil {
 				ops = out.Ops
@@ -423,9 +422,7 @@ func snapshotIsolation(h TxnHistory) bool {
 					continue
 				}
 				next := map[string][]int64{}
-				for k, v := range store {
-					next[k] = v
-				}
+				maps.Copy(next, store)
 				for _, op := range opsOf(h, i) {
 					if op.Kind == Append {
 						next[op.Key] = append(slices.Clip(next[op.Key]), op.Value)
@@ -466,9 +463,7 @@ func readsMatch(h TxnHistory, i int, store map[string][]int64) bool {
 		return true
 	}
 	view := map[string][]int64{}
-	for k, v := range store {
-		view[k] = v
-	}
+	maps.Copy(view, store)
 	for _, op := range h[i].Out.Ops {
 		if op.Kind == Append {
 			view[op.Key] = append(slices.Clip(view[op.Key]), op.Value)
