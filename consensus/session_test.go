@@ -3,7 +3,6 @@ package consensus
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -292,19 +291,4 @@ func TestSessionsAgreeWithRememberingEverything(t *testing.T) {
 			},
 		})
 	})
-}
-
-func ExampleSession() {
-	d := exampleReplica()
-	defer d.Close()
-	ctx := context.Background()
-	s, err := NewSession(ctx, d)
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	// However often an attempt fails on the way, the command is applied once.
-	total, err := s.Propose(ctx, []byte("5"))
-	fmt.Println(string(total), err)
-	// Output: 5 <nil>
 }

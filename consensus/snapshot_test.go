@@ -30,6 +30,7 @@ func (r *rig) names(t *testing.T) []string {
 	return names
 }
 
+// The index and the state stand in one file, so that a restart applies each entry once (etcd-io/etcd#13766).
 func TestSnapshotsAreTakenAndRestored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, Config{SnapshotEntries: 10})
