@@ -169,6 +169,37 @@ func (cfg *Config) validate() error {
 	return errors.Join(errs...)
 }
 
+// settings is what a Core keeps of its Config: a thousand of them share a process.
+type settings struct {
+	ID                coterie.NodeID
+	ElectionTimeout   time.Duration
+	HeartbeatInterval time.Duration
+	ClockDrift        float64
+	QuiesceAfter      time.Duration
+	LeaseReads        bool
+
+	MaxCommandBytes     int
+	MaxMessageBytes     int
+	MaxInflightBytes    int
+	MaxInflightMessages int
+	MaxPendingBytes     int
+	MaxUnapplied        int
+	TrailingEntries     int
+	SnapshotChunkBytes  int
+
+	Trace func(TraceEvent)
+}
+
+func (cfg *Config) settings() settings {
+	return settings{
+		ID: cfg.ID, ElectionTimeout: cfg.ElectionTimeout, HeartbeatInterval: cfg.HeartbeatInterval, ClockDrift: cfg.ClockDrift,
+		QuiesceAfter: cfg.QuiesceAfter, LeaseReads: cfg.LeaseReads,
+		MaxCommandBytes: cfg.MaxCommandBytes, MaxMessageBytes: cfg.MaxMessageBytes, MaxInflightBytes: cfg.MaxInflightBytes,
+		MaxInflightMessages: cfg.MaxInflightMessages, MaxPendingBytes: cfg.MaxPendingBytes, MaxUnapplied: cfg.MaxUnapplied,
+		TrailingEntries: cfg.TrailingEntries, SnapshotChunkBytes: cfg.SnapshotChunkBytes, Trace: cfg.Trace,
+	}
+}
+
 // bootstrap returns the configuration that a new cluster begins with.
 func (cfg *Config) bootstrap() Membership {
 	if cfg.Join {

@@ -44,7 +44,7 @@ const (
 //
 // A Core is not safe for concurrent use.
 type Core struct {
-	cfg  Config
+	cfg  settings
 	rand rand.PCG
 	out  coterie.Outbox
 	bugs bugs // planted by tests
@@ -95,8 +95,9 @@ type Core struct {
 	lastLeader consensus.Leader // what the last Leader event said
 	in         message          // under Step
 	arena      []byte           // where small messages are encoded
-	nextID     uint64           // of chunks
-	metrics    Metrics
+	arenaSince instant
+	nextID     uint64 // of chunks
+	metrics    Counters
 }
 
 // base is what stands before the log: the snapshot, the entry it ends with and the configuration there.
@@ -125,7 +126,8 @@ func NewCore(cfg Config) (*Core, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	c := &Core{cfg: cfg, electionDue: never, heard: long}
+	c := &Core{cfg: cfg.settings(), electionDue: never, heard: long}
+	c.base.members = cfg.bootstrap() // unless a record says otherwise
 	c.rand.Seed(cfg.Seed, 0x72616674)
 	return c, nil
 }
@@ -134,7 +136,7 @@ func NewCore(cfg Config) (*Core, error) {
 func (c *Core) boot(now time.Time) {
 	c.booted, c.origin = true, now
 	if !c.base.known {
-		c.base.members, c.base.known = c.cfg.bootstrap(), true
+		c.base.known = true
 		c.conf = configuration{Membership: c.base.members}
 		c.saveBase()
 	}
@@ -406,13 +408,23 @@ func (c *Core) send(to coterie.NodeID, m *message) {
 	c.out.Send(to, c.encode(m))
 }
 
-// arenaMax is how large the pieces of memory grow that small messages share.
-const arenaMax = 16 << 10
+// The pieces of memory that small messages share grow with the traffic, and shrink with it: a thousand idle groups
+// hold little.
+const (
+	arenaMin  = 256
+	arenaMax  = 16 << 10
+	arenaBusy = 20 * time.Millisecond // one that is used up sooner is followed by a larger one
+)
 
 // encode puts a small message into memory that it shares with others, never used twice.
 func (c *Core) encode(m *message) []byte {
 	if cap(c.arena)-len(c.arena) < 64 {
-		c.arena = make([]byte, 0, min(max(512, 2*cap(c.arena)), arenaMax))
+		size := cap(c.arena) / 2
+		if c.now-c.arenaSince < arenaBusy {
+			size = 2 * cap(c.arena)
+		}
+		c.arena = make([]byte, 0, min(max(size, arenaMin), arenaMax))
+		c.arenaSince = c.now
 	}
 	begin := len(c.arena)
 	c.arena = m.encode(c.arena)

@@ -503,7 +503,7 @@ func TestUnappliedIsBounded(t *testing.T) {
 	core, err := NewCore(Config{ID: "a", Seed: 1, Voters: map[coterie.NodeID]string{"a": ""}, MaxUnapplied: 20})
 	require.NoError(t, err)
 	g := &group{t: t, now: time.Unix(0, 0), nodes: map[coterie.NodeID]*member{}}
-	m := &member{Core: core, g: g, cfg: core.cfg}
+	m := &member{Core: core, g: g}
 	g.nodes["a"], g.ids = m, []coterie.NodeID{"a"}
 	core.Tick(g.now)
 	core.elect(false)

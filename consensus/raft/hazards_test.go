@@ -496,10 +496,11 @@ func TestSingleStepMajoritiesMeet(t *testing.T) {
 func TestReplayOfAnyLaterStartEndsTheSame(t *testing.T) {
 	testsize.Checks(t, 60, 3000)
 	rapid.Check(t, func(t *rapid.T) {
-		core, err := NewCore(Config{
+		cfg := Config{
 			ID: "a", Seed: 1, Voters: map[coterie.NodeID]string{"a": "", "b": "", "c": ""},
 			TrailingEntries: rapid.IntRange(-1, 6).Draw(t, "trailing"),
-		})
+		}
+		core, err := NewCore(cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -545,7 +546,7 @@ func TestReplayOfAnyLaterStartEndsTheSame(t *testing.T) {
 			ready()
 		}
 		from := rapid.IntRange(0, keep).Draw(t, "from")
-		again, err := NewCore(core.cfg)
+		again, err := NewCore(cfg)
 		if err != nil {
 			t.Fatal(err)
 		}

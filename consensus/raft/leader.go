@@ -26,17 +26,17 @@ type peer struct {
 	voter, outgoing          bool // counts among the members, among the outgoing
 	witness, leaving         bool
 	mode                     mode
-	asked                    bool    // probing: a message is on its way
-	told                     bool    // a message went out in this batch
-	match, next              uint64  // the log of the peer agrees through match; next to send
-	committed                uint64  // the newest commit index sent
-	round                    uint64  // newest of the leader's rounds that the peer has answered
-	since                    uint64  // its answers to older configurations are of a former membership
-	heard                    instant // its last answer
-	until                    instant // leaving: when to give up
-	inflight                 []span  // messages without an answer
-	inflightBytes, inflight0 int     // bytes in flight; first of inflight in use
-	transfer                 transfer
+	asked                    bool      // probing: a message is on its way
+	told                     bool      // a message went out in this batch
+	match, next              uint64    // the log of the peer agrees through match; next to send
+	committed                uint64    // the newest commit index sent
+	round                    uint64    // newest of the leader's rounds that the peer has answered
+	since                    uint64    // its answers to older configurations are of a former membership
+	heard                    instant   // its last answer
+	until                    instant   // leaving: when to give up
+	inflight                 []span    // messages without an answer
+	inflightBytes, inflight0 int       // bytes in flight; first of inflight in use
+	transfer                 *transfer // while installing
 }
 
 // stamp is when a round began.

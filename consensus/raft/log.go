@@ -50,7 +50,7 @@ func (l *entryLog) slice(after, through uint64) []consensus.Entry {
 func (l *entryLog) room(n int) []consensus.Entry {
 	have := len(l.entries)
 	if have+n > cap(l.entries) {
-		grown := make([]consensus.Entry, have, max(2*have, have+n, 8))
+		grown := make([]consensus.Entry, have, max(2*have, have+n, 4))
 		copy(grown, l.entries)
 		l.entries, l.dead = grown, 0
 	}

@@ -201,9 +201,10 @@ func (c *Core) rebuildPeers() {
 
 // dropPeer ends what is done for a former member.
 func (c *Core) dropPeer(p *peer) {
-	name := p.transfer.base.snapshot.Name
 	c.lead.peers = slices.DeleteFunc(c.lead.peers, func(q *peer) bool { return q == p })
-	c.release(name)
+	if p.transfer != nil {
+		c.release(p.transfer.base.snapshot.Name)
+	}
 }
 
 // afterCommit does what waits for a configuration to be committed: a joint one is followed by the new one alone (§6),

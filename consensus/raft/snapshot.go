@@ -94,7 +94,7 @@ func (c *Core) retire(name string) {
 	if name == "" {
 		return
 	}
-	if c.lead != nil && slices.ContainsFunc(c.lead.peers, func(p *peer) bool { return p.transfer.base.snapshot.Name == name }) {
+	if c.lead != nil && slices.ContainsFunc(c.lead.peers, func(p *peer) bool { return p.sends(name) }) {
 		c.retired = append(c.retired, name)
 		return
 	}
@@ -105,14 +105,14 @@ func (c *Core) retire(name string) {
 func (c *Core) beginTransfer(p *peer) {
 	p.mode, p.asked = installing, false
 	p.forgetInflight()
-	p.transfer = transfer{base: c.base}
+	p.transfer = &transfer{base: c.base}
 	c.metrics.SnapshotsSent++
 	c.nextChunk(p)
 }
 
 // nextChunk asks for the next piece of the file. A snapshot without a file, and a witness, gets an empty one.
 func (c *Core) nextChunk(p *peer) {
-	t := &p.transfer
+	t := p.transfer
 	if p.witness {
 		t.base.snapshot = consensus.Snapshot{}
 	}
@@ -133,7 +133,7 @@ func (c *Core) ChunkRead(now time.Time, id uint64, data []byte, err error) {
 	if c.lead == nil {
 		return
 	}
-	i := slices.IndexFunc(c.lead.peers, func(p *peer) bool { return p.transfer.reading == id })
+	i := slices.IndexFunc(c.lead.peers, func(p *peer) bool { return p.transfer != nil && p.transfer.reading == id })
 	if id == 0 || i < 0 {
 		return
 	}
@@ -150,7 +150,7 @@ func (c *Core) ChunkRead(now time.Time, id uint64, data []byte, err error) {
 }
 
 func (c *Core) sendChunk(p *peer, data []byte) {
-	t := &p.transfer
+	t := p.transfer
 	m := message{
 		kind: kindSnapshot, term: c.term, index: t.base.index, at: t.base.term, epoch: c.conf.index,
 		members: t.base.members, snap: t.base.snapshot, hint: uint64(t.offset), body: data,
@@ -162,7 +162,7 @@ func (c *Core) sendChunk(p *peer, data []byte) {
 
 // resend repeats a chunk that nobody answered. It is called at every heartbeat.
 func (c *Core) resend(p *peer) {
-	t := &p.transfer
+	t := p.transfer
 	if p.mode == installing && t.chunk != nil && c.now-t.sentAt >= c.cfg.ElectionTimeout/2 {
 		t.sentAt = c.now
 		c.out.SendEarly(p.id, t.chunk)
@@ -179,7 +179,7 @@ func (c *Core) handleSnapshotReply(from coterie.NodeID, m *message) {
 		return
 	}
 	p.heard = c.now
-	t := &p.transfer
+	t := p.transfer
 	if t.reading != 0 || t.chunk == nil || m.hint > uint64(t.base.snapshot.Size) {
 		return
 	}
@@ -195,9 +195,14 @@ func (c *Core) handleSnapshotReply(from coterie.NodeID, m *message) {
 // endSending ends a transfer, and goes on with the log after it.
 func (c *Core) endSending(p *peer, next uint64) {
 	name := p.transfer.base.snapshot.Name
-	p.transfer = transfer{}
+	p.transfer = nil
 	p.mode, p.asked, p.next = probing, false, next
 	c.release(name)
+}
+
+// sends reports whether the snapshot of that name is on its way to the peer.
+func (p *peer) sends(name string) bool {
+	return p.transfer != nil && p.transfer.base.snapshot.Name == name
 }
 
 // release retires a snapshot for good if it was kept only for a transfer that is over.

@@ -2,7 +2,7 @@ package raft
 
 import "github.com/coterie-go/coterie"
 
-// Metrics counts what a node has done since it started, and says where it is. Counters never decrease.
+// Metrics says where a node is, and counts what it has done since it started.
 type Metrics struct {
 	Role           StateRole
 	Term           uint64
@@ -16,6 +16,11 @@ type Metrics struct {
 	Members        Membership
 	Peers          []PeerMetrics // of a leader; empty elsewhere
 
+	Counters
+}
+
+// Counters count what a node has done since it started. They never decrease.
+type Counters struct {
 	Proposals      uint64 // appended to the log of this node as leader
 	Committed      uint64 // entries emitted
 	Rejected       uint64 // proposals and reads refused
@@ -49,7 +54,7 @@ type PeerMetrics struct {
 
 // Metrics returns a copy of the node's counters.
 func (c *Core) Metrics() Metrics {
-	m := c.metrics
+	m := Metrics{Counters: c.metrics}
 	m.Role, m.Term, m.Leader = c.role, c.term, c.leader
 	m.LastIndex, m.FirstIndex, m.CommitIndex, m.AppliedIndex = c.log.last(), c.log.start+1, c.committed, c.applied
 	m.PendingBytes, m.UnappliedBytes = c.pending, c.waiting
@@ -57,10 +62,11 @@ func (c *Core) Metrics() Metrics {
 	if c.lead != nil {
 		for _, p := range c.lead.peers {
 			if p != c.lead.self {
-				m.Peers = append(m.Peers, PeerMetrics{
-					ID: p.id, Mode: p.mode.String(), Match: p.match, Next: p.next, InflightBytes: p.inflightBytes,
-					SnapshotOffset: p.transfer.offset,
-				})
+				pm := PeerMetrics{ID: p.id, Mode: p.mode.String(), Match: p.match, Next: p.next, InflightBytes: p.inflightBytes}
+				if p.transfer != nil {
+					pm.SnapshotOffset = p.transfer.offset
+				}
+				m.Peers = append(m.Peers, pm)
 			}
 		}
 	}
