@@ -2,4 +2,9 @@
 
 package raft
 
-func init() { checked = true }
+import "testing"
+
+func TestMain(m *testing.M) {
+	checked = true
+	m.Run()
+}

@@ -117,7 +117,7 @@ func (cfg Config) withDefaults() Config {
 }
 
 // validate joins all faults of a Config with its defaults.
-func (cfg *Config) validate() error {
+func (cfg Config) validate() error {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf("raft: Config."+format, args...)) }
 	if cfg.ID == "" {
@@ -190,7 +190,7 @@ type settings struct {
 	Trace func(TraceEvent)
 }
 
-func (cfg *Config) settings() settings {
+func (cfg Config) settings() settings {
 	return settings{
 		ID: cfg.ID, ElectionTimeout: cfg.ElectionTimeout, HeartbeatInterval: cfg.HeartbeatInterval, ClockDrift: cfg.ClockDrift,
 		QuiesceAfter: cfg.QuiesceAfter, LeaseReads: cfg.LeaseReads,
@@ -201,7 +201,7 @@ func (cfg *Config) settings() settings {
 }
 
 // bootstrap returns the configuration that a new cluster begins with.
-func (cfg *Config) bootstrap() Membership {
+func (cfg Config) bootstrap() Membership {
 	if cfg.Join {
 		return Membership{}
 	}

@@ -120,7 +120,7 @@ func TestLeaseEndsInTime(t *testing.T) {
 		a.Read(g.now, id)
 		a.ready()
 		served := len(find[consensus.ReadAt](a)) > before
-		require.Equal(t, a.Core.now < began+lease, served, "after %v", a.Core.now-began)
+		require.Equal(t, a.elapsed() < began+lease, served, "after %v", a.elapsed()-began)
 		g.now = g.now.Add(testTimeout / 50)
 		a.Tick(g.now)
 		a.ready()
@@ -212,7 +212,7 @@ func TestLearnerIsPromotedWhenCaughtUp(t *testing.T) {
 	g.deliver()
 	require.Len(t, a.applied, 11, "a learner does not count")
 	require.Equal(t, "a b(learner)", a.conf.String())
-	a.Core.Promote(g.now, 4, "b")
+	a.Promote(g.now, 4, "b")
 	a.ready()
 	require.Equal(t, []Done{{ID: 3}, {4, ErrNotCaughtUp}}, find[Done](a))
 	g.cut["b"] = false
@@ -443,7 +443,7 @@ func TestReadBeforeOwnTermCommits(t *testing.T) {
 		return false
 	}
 	g.now = g.now.Add(3 * testTimeout)
-	b.electionDue = b.Core.now
+	b.electionDue = b.elapsed()
 	b.Tick(g.now)
 	b.ready()
 	g.deliver()
@@ -564,7 +564,7 @@ func TestQuietGroupSleepsAndWakes(t *testing.T) {
 	g.advance(5 * testTimeout)
 	require.True(t, b.calm)
 	g.cut["a"] = true
-	b.Core.Liveness(g.now, "a", coterie.Dead)
+	b.Liveness(g.now, "a", coterie.Dead)
 	b.ready()
 	g.advance(6 * testTimeout)
 	require.True(t, b.role == Leader || g.nodes["c"].role == Leader)
@@ -589,19 +589,19 @@ func TestUnsafeRecoverWithoutMajority(t *testing.T) {
 	a.propose(1, "x")
 	g.deliver()
 	c := g.nodes["c"]
-	a.Core.UnsafeRecover(g.now, 1, []coterie.NodeID{"a"})
+	a.UnsafeRecover(g.now, 1, []coterie.NodeID{"a"})
 	a.ready()
 	require.Equal(t, []Done{{1, ErrBusy}}, find[Done](a), "there is a majority")
 	g.cut["a"], g.cut["b"] = true, true
 	g.advance(5 * testTimeout)
 	for _, bad := range [][]coterie.NodeID{{"a"}, {"c", "x"}, {}} {
-		c.Core.UnsafeRecover(g.now, 2, bad)
+		c.UnsafeRecover(g.now, 2, bad)
 		c.ready()
 	}
 	for _, d := range find[Done](c) {
 		require.ErrorIs(t, d.Err, ErrInvalidChange)
 	}
-	c.Core.UnsafeRecover(g.now, 3, []coterie.NodeID{"c"})
+	c.UnsafeRecover(g.now, 3, []coterie.NodeID{"c"})
 	c.ready()
 	g.advance(3 * testTimeout)
 	require.Equal(t, Leader, c.role)

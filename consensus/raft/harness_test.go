@@ -78,13 +78,12 @@ func newGroup(t *testing.T, n int, change func(*Config)) *group {
 	return g
 }
 
-func (g *group) add(cfg Config) *member {
+func (g *group) add(cfg Config) {
 	g.t.Helper()
 	m := &member{g: g, cfg: cfg, files: map[string][]byte{}}
 	g.ids = append(g.ids, cfg.ID)
 	g.nodes[cfg.ID] = m
 	m.boot()
-	return m
 }
 
 // boot starts the next incarnation from the journal.
@@ -107,6 +106,9 @@ func (m *member) crash() {
 	m.g.mail = slices.DeleteFunc(m.g.mail, func(x mail) bool { return x.to == m.cfg.ID })
 	m.boot()
 }
+
+// elapsed is the node's own clock.
+func (m *member) elapsed() instant { return m.now }
 
 func (m *member) wipe() {
 	m.journal, m.files = nil, map[string][]byte{}
@@ -167,9 +169,7 @@ func (m *member) event(event any) {
 		m.Applied(m.g.now, m.index)
 	case consensus.Installed:
 		m.index, m.applied = e.Index, nil
-		for _, line := range slices.Collect(lines(m.files[e.Snapshot.Name])) {
-			m.applied = append(m.applied, line)
-		}
+		m.applied = slices.AppendSeq(m.applied, lines(m.files[e.Snapshot.Name]))
 	case consensus.ReadChunk:
 		f, ok := m.files[e.Name]
 		if !ok {
@@ -267,7 +267,7 @@ func (g *group) elect(id coterie.NodeID) *member {
 	g.t.Helper()
 	g.now = g.now.Add(2 * testTimeout) // nobody is protected any more
 	n := g.nodes[id]
-	n.electionDue = n.Core.now
+	n.electionDue = n.elapsed()
 	n.Tick(g.now)
 	n.ready()
 	g.deliver()

@@ -73,9 +73,6 @@ func header(b []byte, k kind, term uint64) []byte {
 	return wire.AppendUvarint(append(b, format, byte(k)), term)
 }
 
-// entryOverhead is more than the bytes that an entry takes beside its command, if its term is the batch's.
-const entryOverhead = 8
-
 // encode appends the message to b. Entries of an append stand in body.
 func (m *message) encode(b []byte) []byte {
 	b = header(b, m.kind, m.term)

@@ -80,7 +80,7 @@ func Start(cfg Config) (*Node, error) {
 }
 
 // validateNode joins the faults that only a Node's Config can have.
-func (cfg *Config) validateNode() error {
+func (cfg Config) validateNode() error {
 	var errs []error
 	_, witness := cfg.Witnesses[cfg.ID]
 	if cfg.StateMachine == nil && !witness {
@@ -101,7 +101,7 @@ func (cfg *Config) validateNode() error {
 	return errors.Join(errs...)
 }
 
-func (cfg *Config) listen() string {
+func (cfg Config) listen() string {
 	switch {
 	case cfg.Listen != "":
 		return cfg.Listen

@@ -11,7 +11,7 @@ import (
 )
 
 // §5.1: "Current terms are exchanged whenever servers communicate; if one server's current term is smaller than the
-// other's, then it updates its current term to the larger value."
+// other's, then it updates its current term to the larger value".
 func TestPaper51SmallerTermIsUpdated(t *testing.T) {
 	g := newGroup(t, 3, nil)
 	g.elect("a")
@@ -21,7 +21,7 @@ func TestPaper51SmallerTermIsUpdated(t *testing.T) {
 	require.EqualValues(t, 7, b.term)
 }
 
-// §5.1: "If a candidate or leader discovers that its term is out of date, it immediately reverts to follower state."
+// §5.1: "If a candidate or leader discovers that its term is out of date, it immediately reverts to follower state".
 func TestPaper51LeaderRevertsToFollower(t *testing.T) {
 	g := newGroup(t, 3, nil)
 	a := g.elect("a")
@@ -30,7 +30,7 @@ func TestPaper51LeaderRevertsToFollower(t *testing.T) {
 	require.Equal(t, Follower, a.role)
 }
 
-// §5.1: "If a server receives a request with a stale term number, it rejects the request."
+// §5.1: "If a server receives a request with a stale term number, it rejects the request".
 func TestPaper51StaleTermIsRefused(t *testing.T) {
 	g := newGroup(t, 3, nil)
 	a := g.elect("a")
@@ -51,7 +51,7 @@ func TestPaper51StaleTermIsRefused(t *testing.T) {
 }
 
 // §5.2: "If a follower receives no communication over a period of time called the election timeout, then it assumes
-// there is no viable leader and begins an election."
+// there is no viable leader and begins an election".
 func TestPaper52FollowerCampaignsAfterSilence(t *testing.T) {
 	g := newGroup(t, 3, nil)
 	a := g.nodes["a"]
@@ -66,7 +66,7 @@ func TestPaper52FollowerCampaignsAfterSilence(t *testing.T) {
 }
 
 // §5.2: "To begin an election, a follower increments its current term and transitions to candidate state. It then votes
-// for itself and issues RequestVote RPCs in parallel to each of the other servers."
+// for itself and issues RequestVote RPCs in parallel to each of the other servers".
 func TestPaper52CandidateVotesForItselfWhenThatIsDurable(t *testing.T) {
 	g := newGroup(t, 3, nil)
 	a := g.nodes["a"]
@@ -81,7 +81,7 @@ func TestPaper52CandidateVotesForItselfWhenThatIsDurable(t *testing.T) {
 	require.EqualValues(t, 1, a.term)
 }
 
-// §5.2: "Each server will vote for at most one candidate in a given term, on a first-come-first-served basis."
+// §5.2: "Each server will vote for at most one candidate in a given term, on a first-come-first-served basis".
 func TestPaper52OneVotePerTerm(t *testing.T) {
 	g := newGroup(t, 3, nil)
 	a := g.nodes["a"]
@@ -97,7 +97,7 @@ func TestPaper52OneVotePerTerm(t *testing.T) {
 }
 
 // §5.2: "A candidate wins an election if it receives votes from a majority of the servers in the full cluster for the
-// same term."
+// same term".
 func TestPaper52MajorityWins(t *testing.T) {
 	for _, tc := range []struct {
 		nodes, others int
@@ -117,7 +117,7 @@ func TestPaper52MajorityWins(t *testing.T) {
 }
 
 // §5.2: "Once a candidate wins an election, it becomes leader. It then sends heartbeat messages to all of the other
-// servers to establish its authority and prevent new elections."
+// servers to establish its authority and prevent new elections".
 func TestPaper52LeaderSendsHeartbeats(t *testing.T) {
 	g := newGroup(t, 3, nil)
 	a := g.elect("a")
@@ -134,7 +134,7 @@ func TestPaper52LeaderSendsHeartbeats(t *testing.T) {
 }
 
 // §5.2: "If the leader's term is at least as large as the candidate's current term, then the candidate recognizes the
-// leader as legitimate and returns to follower state."
+// leader as legitimate and returns to follower state".
 func TestPaper52CandidateYieldsToLeader(t *testing.T) {
 	g := newGroup(t, 3, nil)
 	a := g.nodes["a"]
@@ -145,7 +145,7 @@ func TestPaper52CandidateYieldsToLeader(t *testing.T) {
 	require.EqualValues(t, "b", a.leader)
 }
 
-// §5.2: "Raft uses randomized election timeouts to ensure that split votes are rare."
+// §5.2: "Raft uses randomized election timeouts to ensure that split votes are rare".
 func TestPaper52TimeoutsAreRandom(t *testing.T) {
 	g := newGroup(t, 1, nil)
 	a := g.nodes["a"]
@@ -227,7 +227,7 @@ func logTerms(c *Core) (terms []uint64) {
 	return terms
 }
 
-// §5.4.1: "the voter denies its vote if its own log is more up-to-date than that of the candidate."
+// §5.4.1: "the voter denies its vote if its own log is more up-to-date than that of the candidate".
 func TestPaper541VoterDeniesOutdatedCandidate(t *testing.T) {
 	for _, tc := range []struct {
 		last, term uint64
@@ -279,7 +279,7 @@ func TestPaper542OldTermsAreNotCommittedByCounting(t *testing.T) {
 }
 
 // §6: "the cluster first switches to a transitional configuration we call joint consensus; ... Agreement (for elections
-// and entry commitment) requires separate majorities from both the old and new configurations."
+// and entry commitment) requires separate majorities from both the old and new configurations".
 func TestJointChangeNeedsBothMajorities(t *testing.T) {
 	g := newGroup(t, 3, nil)
 	for _, id := range []coterie.NodeID{"d", "e", "f"} {
@@ -310,7 +310,7 @@ func TestJointChangeNeedsBothMajorities(t *testing.T) {
 	require.Equal(t, a.committed, g.nodes["f"].committed)
 }
 
-// §7: "Each server takes snapshots independently, covering just the committed entries in its log."
+// §7: "Each server takes snapshots independently, covering just the committed entries in its log".
 func TestPaper7SnapshotCoversOnlyWhatIsApplied(t *testing.T) {
 	g := newGroup(t, 3, nil)
 	a := g.elect("a")
@@ -325,7 +325,7 @@ func TestPaper7SnapshotCoversOnlyWhatIsApplied(t *testing.T) {
 }
 
 // §8: "a leader must have the latest information on which entries are committed ... Raft handles this by having each
-// leader commit a blank no-op entry into the log at the start of its term."
+// leader commit a blank no-op entry into the log at the start of its term".
 func TestPaper8LeaderCommitsEmptyEntryFirst(t *testing.T) {
 	g := newGroup(t, 3, nil)
 	a := g.elect("a")
@@ -334,7 +334,7 @@ func TestPaper8LeaderCommitsEmptyEntryFirst(t *testing.T) {
 }
 
 // §8: "Raft handles this by having the leader exchange heartbeat messages with a majority of the cluster before
-// responding to read-only requests."
+// responding to read-only requests".
 func TestReadWaitsForItsRound(t *testing.T) {
 	g := newGroup(t, 3, nil)
 	a := g.elect("a")
