@@ -7,6 +7,7 @@ import (
 	"net"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/coterie-go/coterie"
+	"github.com/coterie-go/coterie/consensus"
 	"github.com/coterie-go/coterie/consensus/raft"
 	"github.com/coterie-go/coterie/transport"
 )
@@ -27,7 +29,7 @@ type counter struct {
 func (c *counter) Apply(e coterie.Entry) []byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	n, _ := strconv.Atoi(string(e.Command))
+	n, _ := strconv.Atoi(strings.TrimSpace(string(e.Command)))
 	c.sum += n
 	return strconv.AppendInt(nil, int64(c.sum), 10)
 }
@@ -162,6 +164,7 @@ func testContext(t *testing.T) context.Context {
 
 // TestNodeLosesNothingWhenTheLeaderGoes stops the leader of three real nodes, goes on, and starts it again.
 func TestNodeLosesNothingWhenTheLeaderGoes(t *testing.T) {
+	t.Parallel()
 	ctx := testContext(t)
 	c := newNodes(t, "a", "b", "c")
 	for _, id := range []coterie.NodeID{"a", "b", "c"} {
@@ -198,6 +201,7 @@ func retryRead(ctx context.Context, n *raft.Node) (string, error) {
 
 // TestNodeMembersComeAndGo grows one node to three and replaces the first, over real TCP and disks.
 func TestNodeMembersComeAndGo(t *testing.T) {
+	t.Parallel()
 	ctx := testContext(t)
 	c := newNodes(t, "a", "b", "c")
 	a := c.start(c.config("a", "a"))
@@ -231,6 +235,70 @@ func TestNodeMembersComeAndGo(t *testing.T) {
 		}
 	}
 	require.GreaterOrEqual(t, configs, 4)
+}
+
+// TestNodeSessionAppliesOnce repeats a command after its answer was lost, to another leader, when all nodes have been
+// restarted from snapshots: the table of sessions is among what they hold (CurvineIO/curvine#676).
+func TestNodeSessionAppliesOnce(t *testing.T) {
+	t.Parallel()
+	ctx := testContext(t)
+	c := newNodes(t, "a", "b", "c")
+	ids := []coterie.NodeID{"a", "b", "c"}
+	for _, id := range ids {
+		c.start(c.config(id, ids...))
+	}
+	c.add(ctx, 10)
+	var tag consensus.Tag
+	propose := func(n *raft.Node) ([]byte, error) { return n.ProposeAs(ctx, tag, []byte("1")) }
+	session, err := c.onLeader(ctx, func(n *raft.Node) ([]byte, error) {
+		id, err := n.OpenSession(ctx)
+		return strconv.AppendUint(nil, id, 10), err
+	})
+	require.NoError(t, err)
+	tag.Session, err = strconv.ParseUint(string(session), 10, 64)
+	require.NoError(t, err)
+	tag.Seq, tag.Low = 1, 1
+	_, err = c.onLeader(ctx, propose) // and nobody hears the answer
+	require.NoError(t, err)
+	for _, id := range ids {
+		require.NoError(t, c.running[id].Snapshot(ctx))
+	}
+	for _, id := range ids {
+		c.stop(id)
+	}
+	for _, id := range ids {
+		c.start(c.config(id, ids...))
+	}
+	result, err := c.onLeader(ctx, propose)
+	require.NoError(t, err)
+	require.Equal(t, "11", string(result))
+	require.Equal(t, "12", c.add(ctx, 1))
+}
+
+// TestNodeRestartsAtAnotherAddress moves a node to another address: the leader is told, and the node counts again.
+func TestNodeRestartsAtAnotherAddress(t *testing.T) {
+	t.Parallel()
+	ctx := testContext(t)
+	c := newNodes(t, "a", "b", "c")
+	ids := []coterie.NodeID{"a", "b", "c"}
+	for _, id := range ids {
+		c.start(c.config(id, ids...))
+	}
+	c.add(ctx, 1)
+	c.admin(ctx, func(n *raft.Node) error {
+		if n.Status().ID == "a" {
+			return nil
+		}
+		return n.TransferLeadership(ctx, "a")
+	})
+	c.stop("c")
+	c.address["c"] = freeAddress(t)
+	c.start(c.config("c", ids...))
+	c.admin(ctx, func(n *raft.Node) error {
+		return n.Reconfigure(ctx, raft.Change{Set: []raft.Member{{ID: "c", Address: c.address["c"]}}})
+	})
+	c.stop("b")
+	require.Equal(t, "3", c.add(ctx, 2), "with c at its new address")
 }
 
 // TestStartNamesTheField checks that a bad Config is refused and that the error says why.
