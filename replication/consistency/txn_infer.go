@@ -13,10 +13,19 @@ type element struct {
 	value int64
 }
 
+// appended is one append.
+type appended struct {
+	txn, key int32
+	final    bool // its transaction appended no more to the key
+	seen     bool // a read shows it
+}
+
 // list is what is known of one key's list.
 type list struct {
 	longest []int64 // the longest that was read, and ...
 	reader  int32   // ... by whom
+	ids     []int32 // of its elements: index into appends, or none
+	clean   int     // how many of them come before one of an aborted transaction
 	unread  []int32 // committed transactions with an append that no read shows, in order
 	end     int32   // helper after the last version that was read, or none
 }
@@ -30,23 +39,18 @@ func (s *list) left(t int32) bool {
 // lists is the state of inferLists.
 type lists struct {
 	*dependencies
-	writer map[element]int32 // who appended
-	final  map[element]bool  // whether its transaction appended no more to the key
-	seen   map[element]bool  // whether a read shows it
-	heirs  map[element]int32 // of the first so many elements of a list: who read them and then appended
-	lists  []list
-	own    []TxnOp // scratch: appends of the transaction at hand
+	appends []appended
+	id      map[element]int32 // of an element: index into appends
+	heirs   map[element]int32 // of the first so many elements of a list: who read them and then appended
+	lists   []list
+	start   []int32 // of each transaction: where its operations are in keyOf
+	keyOf   []int32 // of each operation: its key
+	own     []TxnOp // scratch: appends of the transaction at hand
 }
 
 // inferLists finds the dependencies of transactions on lists.
 func (d *dependencies) inferLists() error {
-	l := &lists{
-		dependencies: d,
-		writer:       make(map[element]int32, len(d.h)),
-		final:        make(map[element]bool, len(d.h)),
-		seen:         make(map[element]bool, len(d.h)),
-		heirs:        make(map[element]int32),
-	}
+	l := &lists{dependencies: d, id: make(map[element]int32, len(d.h)), heirs: make(map[element]int32)}
 	if err := l.collectAppends(); err != nil {
 		return err
 	}
@@ -68,10 +72,13 @@ func (d *dependencies) inferLists() error {
 
 // collectAppends notes who appended what.
 func (l *lists) collectAppends() error {
+	l.start = make([]int32, len(l.h))
 	for t := range l.h {
+		l.start[t] = int32(len(l.keyOf))
 		ops := l.ops(int32(t))
 		for i, op := range ops {
 			k := l.key(op.Key)
+			l.keyOf = append(l.keyOf, k)
 			switch op.Kind {
 			case Read:
 				continue
@@ -80,14 +87,25 @@ func (l *lists) collectAppends() error {
 				return fmt.Errorf("%w: transaction %d has a %v on list %s", ErrHistory, t, op.Kind, op.Key)
 			}
 			e := element{k, op.Value}
-			if other, ok := l.writer[e]; ok {
-				return fmt.Errorf("%w: transactions %d and %d both append %d to %s", ErrHistory, other, t, op.Value, op.Key)
+			if other, ok := l.id[e]; ok {
+				return fmt.Errorf("%w: transactions %d and %d both append %d to %s",
+					ErrHistory, l.appends[other].txn, t, op.Value, op.Key)
 			}
-			l.writer[e] = int32(t)
-			l.final[e] = !slices.ContainsFunc(ops[i+1:], func(o TxnOp) bool { return o.Kind == Append && o.Key == op.Key })
+			l.id[e] = int32(len(l.appends))
+			l.appends = append(l.appends, appended{txn: int32(t), key: k, final: !appendsTo(ops[i+1:], op.Key)})
 		}
 	}
 	return nil
+}
+
+// appendsTo reports whether one of the operations appends to a key.
+func appendsTo(ops []TxnOp, key string) bool {
+	for i := range ops {
+		if ops[i].Kind == Append && ops[i].Key == key {
+			return true
+		}
+	}
+	return false
 }
 
 // findLongest looks through a transaction's reads for lists longer than those known.
@@ -95,11 +113,11 @@ func (l *lists) findLongest(t int32) {
 	if l.h[t].Unknown {
 		return
 	}
-	for _, op := range l.h[t].Out.Ops {
+	for i, op := range l.h[t].Out.Ops {
 		if op.Kind != Read {
 			continue
 		}
-		if s := &l.lists[l.key(op.Key)]; len(op.List) > len(s.longest) {
+		if s := &l.lists[l.keyOf[int(l.start[t])+i]]; len(op.List) > len(s.longest) {
 			s.longest, s.reader = op.List, t
 		}
 	}
@@ -109,23 +127,41 @@ func (l *lists) findLongest(t int32) {
 func (l *lists) commitSeen() {
 	for k := range l.lists {
 		s := &l.lists[k]
-		for _, v := range s.longest {
-			e := element{int32(k), v}
-			w, ok := l.writer[e]
-			twice := l.seen[e]
-			l.seen[e] = true
-			switch {
-			case twice:
-				l.report(DuplicateElement, ReadUncommitted, []int32{s.reader}, "transaction %d read %s %v, with %d twice",
-					s.reader, l.names[k], s.longest, v)
-			case !ok:
+		s.ids = make([]int32, len(s.longest))
+		s.clean = len(s.longest)
+		for i, v := range s.longest {
+			id, ok := l.id[element{int32(k), v}]
+			s.ids[i] = id
+			if !ok {
+				s.ids[i] = none
 				l.report(UnwrittenRead, ReadUncommitted, []int32{s.reader}, "transaction %d read %s %v, but nobody appended %d",
 					s.reader, l.names[k], s.longest, v)
-			case l.h[w].Unknown:
-				l.committed[w] = true
+				continue
+			}
+			a := &l.appends[id]
+			if a.seen {
+				l.report(DuplicateElement, ReadUncommitted, []int32{s.reader}, "transaction %d read %s %v, with %d twice",
+					s.reader, l.names[k], s.longest, v)
+			}
+			a.seen = true
+			if l.h[a.txn].Unknown {
+				l.committed[a.txn] = true
+			} else if !l.committed[a.txn] {
+				s.clean = min(s.clean, i)
 			}
 		}
 	}
+}
+
+// writer returns the committed transaction that appended the element at i of the longest list, or none.
+func (l *lists) writer(s *list, i int) int32 {
+	if s.ids[i] == none {
+		return none
+	}
+	if w := l.appends[s.ids[i]].txn; l.committed[w] {
+		return w
+	}
+	return none
 }
 
 // orderVersions adds the write dependencies: each list shows the order of its appends, and appends that no read shows
@@ -133,28 +169,21 @@ func (l *lists) commitSeen() {
 func (l *lists) orderVersions() {
 	for k := range l.lists {
 		s := &l.lists[k]
-		last := none
-		for _, v := range s.longest {
-			w, ok := l.writer[element{int32(k), v}]
-			if !ok || !l.committed[w] {
+		s.end = none
+		for i := range s.longest {
+			w := l.writer(s, i)
+			if w == none {
 				continue
 			}
-			if last != none && last != w {
-				l.g.add(last, w, writeWrite, int32(k))
+			if s.end != none && s.end != w {
+				l.g.add(s.end, w, writeWrite, int32(k))
 			}
-			last = w
+			s.end = w
 		}
-		s.end = last
 	}
-	for t := range l.h {
-		if !l.committed[t] {
-			continue
-		}
-		for _, op := range l.ops(int32(t)) {
-			if op.Kind == Append && !l.seen[element{l.key(op.Key), op.Value}] {
-				s := &l.lists[l.key(op.Key)]
-				s.unread = append(s.unread, int32(t))
-			}
+	for _, a := range l.appends {
+		if l.committed[a.txn] && !a.seen {
+			l.lists[a.key].unread = append(l.lists[a.key].unread, a.txn)
 		}
 	}
 	for k := range l.lists {
@@ -185,22 +214,24 @@ func (l *lists) placeReads(t int32) {
 		if op.Kind != Read {
 			continue
 		}
-		k := l.key(op.Key)
+		k := l.keyOf[int(l.start[t])+i]
+		s := &l.lists[k]
 		outside, ok := l.outside(ops[:i], op)
 		if !ok {
 			l.report(Internal, SnapshotIsolation, []int32{t}, "transaction %d did %v, then read %s %v", t, ops[:i], op.Key, op.List)
 			continue
 		}
-		if !slices.Equal(op.List, l.lists[k].longest[:len(op.List)]) {
-			other := l.lists[k].reader
-			l.report(IncompatibleOrder, ReadCommitted, []int32{t, other}, "transaction %d read %s %v, and transaction %d read %v",
-				t, op.Key, op.List, other, l.lists[k].longest)
-			l.checkElements(t, op)
+		if !slices.Equal(op.List, s.longest[:len(op.List)]) {
+			l.report(IncompatibleOrder, ReadCommitted, []int32{t, s.reader}, "transaction %d read %s %v, and transaction %d read %v",
+				t, op.Key, op.List, s.reader, s.longest)
+			l.checkElements(t, k, op)
 			continue
 		}
-		l.checkElements(t, op)
+		if len(op.List) > s.clean {
+			l.checkElements(t, k, op)
+		}
 		l.dependOn(t, k, outside)
-		if slices.ContainsFunc(ops[i+1:], func(o TxnOp) bool { return o.Kind == Append && o.Key == op.Key }) {
+		if appendsTo(ops[i+1:], op.Key) {
 			version := element{k, int64(outside)}
 			if other, ok := l.heirs[version]; ok && other != t {
 				l.reportLost(other, t, op.Key)
@@ -251,11 +282,13 @@ func (l *lists) outside(before []TxnOp, read TxnOp) (int, bool) {
 }
 
 // checkElements reports elements that should never have been seen.
-func (l *lists) checkElements(t int32, op TxnOp) {
-	k := l.key(op.Key)
+func (l *lists) checkElements(t, k int32, op TxnOp) {
 	for _, v := range op.List {
-		w, ok := l.writer[element{k, v}]
-		if ok && !l.committed[w] && !l.h[w].Unknown {
+		id, ok := l.id[element{k, v}]
+		if !ok {
+			continue
+		}
+		if w := l.appends[id].txn; !l.committed[w] && !l.h[w].Unknown {
 			l.report(AbortedRead, ReadCommitted, []int32{w, t}, "transaction %d read %s %v, with the %d of transaction %d, which was aborted",
 				t, op.Key, op.List, v, w)
 		}
@@ -266,18 +299,17 @@ func (l *lists) checkElements(t int32, op TxnOp) {
 func (l *lists) dependOn(t, k int32, outside int) {
 	s := &l.lists[k]
 	if outside > 0 {
-		e := element{k, s.longest[outside-1]}
-		if w, ok := l.writer[e]; ok && w != t && l.committed[w] {
-			if !l.final[e] {
+		if w := l.writer(s, outside-1); w != none && w != t {
+			if !l.appends[s.ids[outside-1]].final {
 				l.report(IntermediateRead, ReadCommitted, []int32{w, t}, "transaction %d read %s %v, in the middle of transaction %d, which went on appending",
 					t, l.names[k], s.longest[:outside], w)
 			}
 			l.g.add(w, t, writeRead, k)
 		}
 	}
-	for _, v := range s.longest[outside:] {
-		w, ok := l.writer[element{k, v}]
-		if !ok || !l.committed[w] {
+	for i := outside; i < len(s.longest); i++ {
+		w := l.writer(s, i)
+		if w == none {
 			continue
 		}
 		if w != t {

@@ -58,11 +58,6 @@ func ReadYourWrites[V comparable](ctx context.Context, h History[Access[V], Answ
 				last = n
 			}
 		}
-		for _, lost := range a.lost {
-			if w := a.writeBefore(lost); w != none && a.sameClient(w, a.sessions[me][0]) {
-				o.add(w, lost[0], byClient, none)
-			}
-		}
 		a.linkReads(o, me)
 		return o
 	})
