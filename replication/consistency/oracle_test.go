@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/coterie-go/coterie/internal/testsize"
 )
 
 // bruteForce is the definition: some order of all operations with an answer, and of any of unknown outcome, keeps
@@ -189,3 +191,6 @@ func memoryModel() Model[[3]int, Access[int], Answer[int]] {
 		ReadOnly: readOnlyAccess[int],
 	}
 }
+
+// enough is how many cases of a kind a test should have met, scaled as its seeds are.
+func enough(n int) int { return testsize.N(n, n) }

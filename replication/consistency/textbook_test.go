@@ -125,3 +125,13 @@ func TestRegisterChecksSayWhatTheyCannotTell(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "causal convergence: unknown: operation 0 is neither a read nor a write", r.String())
 }
+
+// Two writers each read the other's old value after they wrote: no search is needed to see that no order fits.
+func TestSequentialIsRefutedWithoutSearch(t *testing.T) {
+	h := script([]string{"w x1", "w y3"}, []string{"", "", "r x1", "r y3", "w x2", "r y3"}, []string{"", "", "r x1", "r y3", "w y4", "r x1"})
+	f, ok := refuteSequential(h, 0)
+	require.True(t, ok)
+	require.Equal(t, Violated, f.verdict)
+	require.Contains(t, f.reason, "which replaced what it read")
+	require.False(t, bruteForce(h.Pick(f.result("").Ops), memoryModel(), programOrder(h.Pick(f.result("").Ops))))
+}
