@@ -145,9 +145,9 @@ func (j *judge) registers(name string, h history, m model) error {
 func (j *judge) txns(name string, h consistency.TxnHistory) error {
 	ctx, cancel := context.WithTimeout(context.Background(), j.patience)
 	defer cancel()
-	result, err := consistency.ListAppend(ctx, h)
-	if errors.Is(err, consistency.ErrHistory) {
-		result, err = consistency.ReadWrite(ctx, h)
+	result, kept, err := consistency.ShrinkTxns(ctx, h, consistency.ListAppend)
+	if errors.Is(err, consistency.ErrHistory) { // perhaps they are registers
+		result, kept, err = consistency.ShrinkTxns(ctx, h, consistency.ReadWrite)
 	}
 	if err != nil {
 		return err
@@ -158,7 +158,7 @@ func (j *judge) txns(name string, h consistency.TxnHistory) error {
 			continue
 		}
 		fmt.Fprintf(&j.text, "  not %v: %s: %s\n", a.Forbids, a.Kind, a.Reason)
-		for _, t := range a.Txns {
+		for _, t := range kept {
 			fmt.Fprintf(&j.text, "  %6d  client %d: %v\n", t, h[t].Client, h[t].In)
 		}
 		break

@@ -30,8 +30,8 @@
 //
 // Linearizable and Sequential take any Model, a data type's sequential specification: Register, CASRegister, KV,
 // MultiRegister, Counter, Set, Queue, Mutex, LeasedMutex, Bank, or one of your own; the weaker models are about
-// registers whose writes are unique. Shrink cuts a violation down to the fewest operations that show it, Draw makes
-// it a page to look at. In a test, use consistencytest.
+// registers whose writes are unique. Shrink, ShrinkAccesses and ShrinkTxns cut a violation down to the fewest
+// operations that show it, Draw and DrawTxns make it a page to look at. In a test, use consistencytest.
 //
 // Guarantees: Violated is never a false alarm, and Holds means that an execution that the model allows exists, for
 // what clients saw: no checker sees what nobody asked. Operations of unknown outcome may have happened at any time

@@ -140,6 +140,42 @@ func ShrinkAccesses[V comparable](ctx context.Context, h History[Access[V], Answ
 	return result, nil
 }
 
+// ShrinkTxns judges transactions by ListAppend or ReadWrite and, unless they are strictly serializable, finds few that
+// alone show the first anomaly and no others of the rest: their indices, and the result about them.
+func ShrinkTxns(ctx context.Context, h TxnHistory,
+	judge func(context.Context, TxnHistory) (TxnResult, error),
+) (TxnResult, []int, error) {
+	result, err := judge(ctx, h)
+	if err != nil || len(result.Anomalies) == 0 {
+		return result, nil, err
+	}
+	first, kinds := result.Anomalies[0].Kind, make(map[AnomalyKind]bool)
+	for _, a := range result.Anomalies {
+		kinds[a.Kind] = true
+	}
+	kept := minimize(ctx, allOps(len(h)), nil, func(keep []int) bool {
+		some := make(TxnHistory, len(h)) // the others are empty and of unknown outcome, which says nothing
+		for i := range h {
+			some[i] = Operation[[]TxnOp, TxnOut]{Client: h[i].Client, Call: h[i].Call, Unknown: true}
+		}
+		for _, i := range keep {
+			some[i] = h[i]
+		}
+		r, err := judge(ctx, some)
+		if err != nil || len(r.Anomalies) == 0 || r.Anomalies[0].Kind != first {
+			return false
+		}
+		for _, a := range r.Anomalies {
+			if !kinds[a.Kind] {
+				return false // such as a read of what nobody then wrote
+			}
+		}
+		result = r
+		return true
+	})
+	return result, kept, nil
+}
+
 // only returns a history in which all operations but some are reads of unknown outcome, which say nothing: so every
 // operation keeps its index.
 func only[V comparable](h History[Access[V], Answer[V]], ops []int) History[Access[V], Answer[V]] {

@@ -139,3 +139,44 @@ func TestShrinkOfOtherModels(t *testing.T) {
 		return slices.Contains(some, h[3]) && slices.Contains(some, h[7])
 	}))
 }
+
+func TestShrinkTxnsKeepsTheAnomalyAndIsMinimal(t *testing.T) {
+	shrunk := 0
+	for seed := range testsize.N(2000, 20_000) {
+		rng := rand.New(rand.NewPCG(uint64(seed), 18))
+		h := randomTxns(rng, 3+rng.IntN(12), false)
+		full, err := ListAppend(context.Background(), h)
+		require.NoError(t, err)
+		r, kept, err := ShrinkTxns(context.Background(), h, ListAppend)
+		require.NoError(t, err)
+		if full.Verdict == Holds {
+			require.Equal(t, Holds, r.Verdict)
+			require.Nil(t, kept)
+			continue
+		}
+		shrunk++
+		require.Equal(t, full.Anomalies[0].Kind, r.Anomalies[0].Kind)
+		require.LessOrEqual(t, r.Strongest, r.Anomalies[0].Forbids-1)
+		for _, txn := range r.Anomalies[0].Txns {
+			require.Contains(t, kept, txn, "seed %d", seed)
+		}
+		alone, err := ListAppend(context.Background(), h.Pick(kept))
+		require.NoError(t, err)
+		require.Equal(t, r.Strongest, alone.Strongest)
+		again, _, err := ShrinkTxns(context.Background(), h.Pick(kept), ListAppend)
+		require.NoError(t, err)
+		require.Equal(t, r.Strongest, again.Strongest)
+	}
+	require.Greater(t, shrunk, enough(100))
+}
+
+func TestShrinkTxnsDropsTheRest(t *testing.T) {
+	h := TxnHistory{
+		txn(0, ap("z", 1)), txn(1, rd("x"), ap("x", 1)), txn(2, rd("x"), ap("x", 2)), txn(3, rd("z", 1), ap("z", 2)), txn(4, rd("z", 1, 2)),
+	}
+	r, kept, err := ShrinkTxns(t.Context(), h, ListAppend)
+	require.NoError(t, err)
+	require.Equal(t, []int{1, 2}, kept)
+	require.Equal(t, []int{1, 2}, r.Anomalies[0].Txns)
+	require.Equal(t, LostUpdate, r.Anomalies[0].Kind)
+}

@@ -63,6 +63,12 @@ func TestTextbookAnomalies(t *testing.T) {
 			txn(0, ap("x", 1)), txn(1, ap("x", 2)), txn(2, rd("x", 1, 2)), txn(3, rd("x", 2)),
 		}},
 		{name: "internal", strongest: ReadCommitted, kind: Internal, h: TxnHistory{txn(0, ap("x", 1), rd("x"))}},
+		{name: "a second read sees more", strongest: ReadCommitted, kind: Internal, h: TxnHistory{
+			txn(0, ap("x", 1)), txn(1, rd("x"), rd("x", 1)),
+		}},
+		{name: "touching intervals overlap", strongest: StrictSerializable, h: TxnHistory{
+			at(txn(0, ap("x", 1)), 0, 2), at(txn(1, rd("x")), 2, 3), txn(2, rd("x", 1)),
+		}},
 		// Berenson et al. 1995, P4.
 		{name: "lost update", strongest: ReadCommitted, kind: LostUpdate, h: TxnHistory{
 			txn(0, rd("x"), ap("x", 1)), txn(1, rd("x"), ap("x", 2)), txn(2, rd("x", 1, 2)),

@@ -69,14 +69,18 @@ func RequireTxns(t TB, h consistency.TxnHistory, level consistency.Level,
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
-	result, err := judge(ctx, h)
+	result, kept, err := consistency.ShrinkTxns(ctx, h, judge)
 	switch {
 	case err != nil:
 		t.Fatalf("%v", err)
 	case result.Verdict == consistency.Unknown:
 		t.Fatalf("%v", result)
 	case !result.Allows(level):
-		t.Fatalf("not %v, but %v\npicture: %s", level, result, writePage(t, consistency.DrawTxns(h, result)))
+		var lines strings.Builder
+		for _, i := range kept {
+			fmt.Fprintf(&lines, "%6d  client %-3d %v\n", i, h[i].Client, h[i].In)
+		}
+		t.Fatalf("not %v, but %v\n%spicture: %s", level, result, &lines, writePage(t, consistency.DrawTxns(h, result)))
 	}
 }
 
