@@ -1,8 +1,10 @@
 package consistency
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -246,4 +248,9 @@ func (d *dependencies) orderTime() {
 			d.g.add(moment, t, realTimeOrder, none)
 		}
 	}
+}
+
+// sortBy sorts by a time.
+func sortBy(txns []int32, at func(int32) time.Duration) {
+	slices.SortStableFunc(txns, func(a, b int32) int { return cmp.Compare(at(a), at(b)) })
 }
