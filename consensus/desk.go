@@ -69,6 +69,9 @@ func (d *desk[W]) room(n int) error {
 // empty reports whether nothing has been asked since the last take.
 func (d *desk[W]) empty() bool { return len(d.batch.proposals) == 0 && len(d.batch.reads) == 0 }
 
+// onlyReads reports whether there is nothing but reads to take.
+func (d *desk[W]) onlyReads() bool { return len(d.batch.proposals) == 0 && len(d.batch.reads) > 0 }
+
 // propose adds a proposal to the batch.
 func (d *desk[W]) propose(e *envelope, who W) (id uint64) {
 	id = d.newID()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -173,6 +174,13 @@ func (d *Driver[C]) handle(now time.Time, event any) {
 func (d *Driver[C]) drainBatch(now time.Time, core C) {
 	stamp := stampOf(d.cfg.Clock())
 	d.mu.Lock()
+	if d.desk.onlyReads() {
+		// Reads wait for no disk, so that a busy node would serve them one by one, a round of its goroutines for each.
+		// Whoever else is about to ask goes first.
+		d.mu.Unlock()
+		runtime.Gosched()
+		d.mu.Lock()
+	}
 	b := d.desk.take(stamp, d.done)
 	d.mu.Unlock()
 	for _, p := range b.proposals {
