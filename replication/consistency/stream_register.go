@@ -207,7 +207,7 @@ func (s *RegisterStream[V]) forget(r *liveRegister[V]) {
 		horizon = min(horizon, call)
 	}
 	for _, c := range r.ends {
-		if c.pending || c.finish >= horizon {
+		if c.pending { // its return is still to come
 			continue
 		}
 		c.dead = slices.ContainsFunc(r.ends, func(d *liveCluster) bool {

@@ -233,7 +233,7 @@ func mustAgree(t *testing.T, h regHistory, counts map[string]int) {
 
 func TestModelsAgreeWithBruteForceOnRandomHistories(t *testing.T) {
 	counts := map[string]int{}
-	for seed := range testsize.N(10_000, 200_000) {
+	for seed := range testsize.N(6_000, 200_000) {
 		rng := rand.New(rand.NewPCG(uint64(seed), 3))
 		s := randomShape(rng)
 		s.unique, s.cas, s.clients = true, 0, 1+rng.IntN(3)
