@@ -31,6 +31,17 @@ func (dragonboatNothing) RecoverFromSnapshot(io.Reader, []sm.SnapshotFile, <-cha
 }
 func (dragonboatNothing) Close() error { return nil }
 
+// raftDragonboatMemory is raftDragonboat on a tmpfs.
+func raftDragonboatMemory(b *testing.B) raftCluster {
+	b.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "dragonboat")
+	if err != nil {
+		b.Skipf("skipped: no tmpfs at /dev/shm: %v", err)
+	}
+	b.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return raftDragonboat(b, dir)
+}
+
 // raftDragonboat starts three NodeHosts on loopback TCP, its only transport, with the tan log store.
 func raftDragonboat(b *testing.B, dir string) raftCluster {
 	b.Helper()
