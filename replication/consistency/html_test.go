@@ -40,6 +40,9 @@ func TestPageShowsTheViolation(t *testing.T) {
 	if path := os.Getenv("COTERIE_PAGE"); path != "" {
 		require.NoError(t, os.WriteFile(path, page.Bytes(), 0o600))
 	}
+	lost := layout(Draw(h, Register(0), r)).Rects[5]
+	require.True(t, lost.Unknown)
+	require.Greater(t, lost.W, 50, "one without an end reaches to the end of the page")
 	text := page.String()
 	require.Equal(t, len(h), strings.Count(text, "<g class="))
 	require.Equal(t, 3, strings.Count(text, `<g class="op m"`))
