@@ -43,12 +43,39 @@ func drawOptions(seed uint64, nodes int) simOptions {
 func TestSwarm(t *testing.T) {
 	for _, nodes := range []int{3, 5, 7} {
 		t.Run(fmt.Sprint(nodes), func(t *testing.T) {
+			var seen Counters
+			runs := 0
 			simtest.Seeds(t, testsize.N(60, 1000), func(t *testing.T, seed uint64) {
 				s := newSimCluster(drawOptions(seed, nodes))
 				if err := s.run(); err != nil {
 					t.Fatal(err)
 				}
+				runs++
+				for _, n := range s.order {
+					m := n.core.metrics
+					seen.Elections += m.Elections
+					seen.Truncated += m.Truncated
+					seen.Installs += m.Installs
+					seen.Transfers += m.Transfers
+					seen.ConfigChanges += m.ConfigChanges
+					seen.Promotions += m.Promotions
+					seen.LeaseReads += m.LeaseReads
+					seen.ReadsForwarded += m.ReadsForwarded
+					seen.Resigned += m.Resigned
+				}
 			})
+			if runs < 60 {
+				return // one seed alone, or the race detector's few
+			}
+			for name, n := range map[string]uint64{
+				"elections": seen.Elections, "truncated entries": seen.Truncated, "installed snapshots": seen.Installs,
+				"transfers": seen.Transfers, "changes of members": seen.ConfigChanges, "promotions": seen.Promotions,
+				"lease reads": seen.LeaseReads, "follower reads": seen.ReadsForwarded, "leaders without a quorum": seen.Resigned,
+			} {
+				if n == 0 {
+					t.Errorf("the weather was too fine: no %s", name)
+				}
+			}
 		})
 	}
 }
@@ -112,6 +139,45 @@ func TestSimFindsPlantedBugs(t *testing.T) {
 			t.Fatal("not found within 1,000 seeds")
 		})
 	}
+}
+
+// TestLeaseNeedsTheClocksBound runs lease reads through handovers and cuts with clocks as bad as Config.ClockDrift allows,
+// and finds nothing; with clocks beyond the bound it finds what is documented: a read that is out of date.
+func TestLeaseNeedsTheClocksBound(t *testing.T) {
+	run := func(seed uint64, clockDrift float64) error {
+		o := drawOptions(seed, 3)
+		handovers(&o)
+		o.length, o.drift, o.link, o.disk, o.changes = 8*time.Second, 0, nil, nil, false
+		config := o.config
+		o.config = func(c *Config) {
+			config(c)
+			c.LeaseReads, c.ClockDrift = true, clockDrift
+		}
+		o.script = func(s *simCluster) {
+			s.every(500*time.Millisecond, func() {
+				n := s.target()
+				s.w.Partition([]coterie.NodeID{n.id})
+				s.w.After(time.Duration(s.rand.IntN(600))*time.Millisecond, s.w.Heal)
+			})
+		}
+		s := newSimCluster(o)
+		for _, id := range s.ids {
+			s.w.Clock(id).SetDrift((s.rand.Float64() - 0.5) * 600_000)
+		}
+		return s.run()
+	}
+	for seed := range uint64(testsize.N(10, 1000)) {
+		if err := run(seed+1, 0.3); err != nil {
+			t.Fatalf("seed %d, within the bound: %v", seed+1, err)
+		}
+	}
+	for seed := range uint64(1000) {
+		if err := run(seed+1, 0.0001); err != nil {
+			t.Logf("found at seed %d: %v", seed+1, err)
+			return
+		}
+	}
+	t.Fatal("clocks beyond the bound do no harm within 1,000 seeds")
 }
 
 func anyWeather(*simOptions) {}
