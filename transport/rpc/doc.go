@@ -1,0 +1,2 @@
+// Package rpc makes calls between nodes that say what happened when they fail.
+package rpc
