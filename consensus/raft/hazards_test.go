@@ -47,11 +47,24 @@ func TestVoteIsDurableBeforeItIsTold(t *testing.T) {
 	require.Equal(t, 1, votes(bugs{}))
 	require.Equal(t, 2, votes(bugs{forgetVote: true}))
 
-	// And with the sync under way, nothing is told at all.
+	// Nor is it forgotten if the term was durable already.
 	g := newGroup(t, 3, nil)
 	a := g.nodes["a"]
+	a.becomeFollower(5, "")
+	a.ready()
+	ask := message{kind: kindVote, term: 5, forced: true}
+	require.NoError(t, a.Step(g.now, "b", ask.encode(nil)))
+	a.ready()
+	g.mail = nil
+	a.crash()
+	require.NoError(t, a.Step(g.now, "c", ask.encode(nil)))
+	a.ready()
+	require.True(t, g.mail[0].decode().refused)
+
+	// And with the sync under way, nothing is told at all.
+	g = newGroup(t, 3, nil)
+	a = g.nodes["a"]
 	a.hung = true
-	ask := message{kind: kindVote, term: 5}
 	require.NoError(t, a.Step(g.now, "b", ask.encode(nil)))
 	a.ready()
 	require.Empty(t, g.mail)
