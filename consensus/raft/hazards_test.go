@@ -396,6 +396,62 @@ func TestCompactionKeepsATail(t *testing.T) {
 	require.Len(t, a.applied, 105)
 }
 
+// TestTruncationIsNeverAMix crashes a follower after each record while another leader replaces the end of its log: what
+// it comes back with is the one log or the other, and entries that were cut off do not reappear.
+func TestTruncationIsNeverAMix(t *testing.T) {
+	g := newGroup(t, 3, nil)
+	b := g.nodes["b"]
+	b.fill([]uint64{1, 1, 2, 2, 2, 2})
+	before := len(b.journal)
+	replace := func(term, prev, at uint64, n int) {
+		m := message{kind: kindAppend, term: term, index: prev, at: at, count: n}
+		for range n {
+			m.body = appendEntry(m.body, &consensus.Entry{Term: term, Command: []byte("n")}, term)
+		}
+		require.NoError(t, b.Step(g.now, coterie.NodeID(rune('a'+2*(term%2))), m.encode(nil)))
+		b.ready()
+	}
+	replace(3, 3, 2, 1)
+	replace(4, 2, 1, 1)
+	replace(4, 3, 4, 2)
+	replace(5, 4, 4, 3)
+	full := b.journal
+	seen := map[string]bool{}
+	for n := before; n <= len(full); n++ {
+		b.journal = full[:n]
+		b.boot()
+		seen[fmt.Sprint(logTerms(b.Core))] = true
+	}
+	require.Equal(t, map[string]bool{
+		"[1 1 2 2 2 2]": true, "[1 1 2 3]": true, "[1 1 4]": true, "[1 1 4 4 4]": true, "[1 1 4 4 5 5 5]": true,
+	}, seen)
+}
+
+// TestCrashBetweenSnapshotAndForgetting crashes between the record that names a snapshot and the moment at which the
+// journal forgets what it covers, and after: there is never a gap between the snapshot and the log. In the other order
+// there would be, and boot would see it.
+func TestCrashBetweenSnapshotAndForgetting(t *testing.T) {
+	g := newGroup(t, 1, func(c *Config) { c.TrailingEntries = 2 })
+	a := g.elect("a")
+	for i := range 10 {
+		a.propose(uint64(i+1), fmt.Sprint(i))
+		g.deliver()
+	}
+	old := a.journal
+	a.snapshot()
+	kept := a.journal
+	require.Less(t, len(kept), len(old))
+	base := kept[len(kept)-1]
+	for _, journal := range [][][]byte{old, append(append([][]byte(nil), old...), base), kept} {
+		a.journal = journal
+		a.crash()
+		g.elect("a")
+		require.Len(t, a.applied, 10)
+	}
+	a.journal = kept[:len(kept)-1]
+	require.Panics(t, a.boot, "forgotten before the snapshot was named")
+}
+
 // TestOneRecordHoldsTermAndVote: there is no moment between two writes (hashicorp/raft#661).
 func TestOneRecordHoldsTermAndVote(t *testing.T) {
 	g := newGroup(t, 3, nil)

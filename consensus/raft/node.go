@@ -33,6 +33,7 @@ type Node struct {
 	waiting  map[uint64]chan error // calls of administration without an answer
 	watchers map[*watcher]struct{}
 	logged   map[coterie.NodeID]string // addresses in the log
+	metrics  Metrics                   // the last that Metrics returned
 
 	closing  sync.Once
 	closeErr error
@@ -252,11 +253,22 @@ func (n *Node) Snapshot(ctx context.Context) error { return n.driver.Snapshot(ct
 // Status tells what this node knows of itself now.
 func (n *Node) Status() coterie.Status { return n.driver.Status() }
 
-// Metrics returns the counters of this node's Core. It waits for the step under way; the error is ctx's or ErrClosed.
-func (n *Node) Metrics(ctx context.Context) (Metrics, error) {
+// metricsPatience is how long Metrics waits for a node that is held up.
+const metricsPatience = time.Second
+
+// Metrics returns the counters of this node's Core as of now. Of a node that has stopped, or whose disk holds it up for
+// longer than a second, it returns what it last did.
+func (n *Node) Metrics() Metrics {
+	ctx, cancel := context.WithTimeout(context.Background(), metricsPatience)
+	defer cancel()
 	var m Metrics
 	err := n.driver.Do(ctx, func(_ time.Time, core *Core) { m = core.Metrics() })
-	return m, err
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err == nil {
+		n.metrics = m
+	}
+	return n.metrics
 }
 
 // Done is closed when the node has stopped, by Close or by itself; Err then tells why.

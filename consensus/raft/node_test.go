@@ -225,9 +225,7 @@ func TestNodeMembersComeAndGo(t *testing.T) {
 	again.Join = true
 	c.start(again)
 	require.Equal(t, "10", c.add(ctx, 4))
-	m, err := c.running["c"].Metrics(ctx)
-	require.NoError(t, err)
-	require.Equal(t, "b c", m.Members.String())
+	require.Equal(t, "b c", c.running["c"].Metrics().Members.String())
 	configs := 0
 	for e := range events {
 		if change, ok := e.(raft.ConfigChanged); ok && change.Committed {
