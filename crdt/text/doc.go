@@ -1,0 +1,2 @@
+// Package text is a placeholder.
+package text
