@@ -79,9 +79,10 @@ type Config struct {
 	MaxPendingBytes int
 	// MaxUnapplied is how many bytes of commands may be emitted beyond Applied. Default 16 MiB.
 	MaxUnapplied int
-	// TrailingEntries are kept in memory and in the journal before a snapshot, for followers that are a little late.
-	// Default 4096; negative is none.
+	// TrailingEntries are kept in memory and in the journal before a snapshot, for followers that are a little late, as
+	// long as their commands are no more than TrailingBytes. Default 4096, negative is none; and 16 MiB.
 	TrailingEntries int
+	TrailingBytes   int
 	// SnapshotChunkBytes is the size of the pieces a snapshot travels in. Default 256 KiB.
 	SnapshotChunkBytes int
 
@@ -112,6 +113,7 @@ func (cfg Config) withDefaults() Config {
 	set(&cfg.MaxPendingBytes, 64<<20)
 	set(&cfg.MaxUnapplied, 16<<20)
 	set(&cfg.TrailingEntries, 4096)
+	set(&cfg.TrailingBytes, 16<<20)
 	set(&cfg.SnapshotChunkBytes, 256<<10)
 	return cfg
 }
@@ -160,7 +162,7 @@ func (cfg Config) validate() error {
 		"MaxCommandBytes": cfg.MaxCommandBytes, "MaxMessageBytes": cfg.MaxMessageBytes,
 		"MaxInflightBytes": cfg.MaxInflightBytes, "MaxInflightMessages": cfg.MaxInflightMessages,
 		"MaxPendingBytes": cfg.MaxPendingBytes, "MaxUnapplied": cfg.MaxUnapplied,
-		"SnapshotChunkBytes": cfg.SnapshotChunkBytes,
+		"SnapshotChunkBytes": cfg.SnapshotChunkBytes, "TrailingBytes": cfg.TrailingBytes,
 	} {
 		if v < 0 {
 			bad("%s %d is negative", name, v)
@@ -185,6 +187,7 @@ type settings struct {
 	MaxPendingBytes     int
 	MaxUnapplied        int
 	TrailingEntries     int
+	TrailingBytes       int
 	SnapshotChunkBytes  int
 
 	Trace func(TraceEvent)
@@ -196,7 +199,7 @@ func (cfg Config) settings() settings {
 		QuiesceAfter: cfg.QuiesceAfter, LeaseReads: cfg.LeaseReads,
 		MaxCommandBytes: cfg.MaxCommandBytes, MaxMessageBytes: cfg.MaxMessageBytes, MaxInflightBytes: cfg.MaxInflightBytes,
 		MaxInflightMessages: cfg.MaxInflightMessages, MaxPendingBytes: cfg.MaxPendingBytes, MaxUnapplied: cfg.MaxUnapplied,
-		TrailingEntries: cfg.TrailingEntries, SnapshotChunkBytes: cfg.SnapshotChunkBytes, Trace: cfg.Trace,
+		TrailingEntries: cfg.TrailingEntries, TrailingBytes: cfg.TrailingBytes, SnapshotChunkBytes: cfg.SnapshotChunkBytes, Trace: cfg.Trace,
 	}
 }
 

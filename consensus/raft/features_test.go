@@ -498,6 +498,42 @@ func TestLimitsRefuseInTime(t *testing.T) {
 	require.Equal(t, last+2, a.log.last())
 }
 
+// TestStepThatCommitsAllocatesNothing: an acknowledgement that commits an entry, and the append that carries one to a
+// follower, cost no memory of their own in a steady state.
+func TestStepThatCommitsAllocatesNothing(t *testing.T) {
+	g := newGroup(t, 3, nil)
+	a := g.elect("a")
+	answers := make([][]byte, 0, 300)
+	for i := range 300 {
+		a.propose(uint64(i+1), "x")
+		require.NoError(t, a.Step(g.now, "a", (&message{kind: kindAppendReply, term: a.term, index: a.log.last(), epoch: a.conf.index}).encode(nil)))
+		answers = append(answers, (&message{
+			kind: kindAppendReply, term: a.term, index: a.log.last(), round: a.lead.round, epoch: a.conf.index,
+		}).encode(nil))
+	}
+	before, n := a.committed, 0
+	allocs := testing.AllocsPerRun(200, func() {
+		if err := a.Step(g.now, "b", answers[n]); err != nil {
+			t.Fatal(err)
+		}
+		n++
+	})
+	require.Zero(t, allocs)
+	require.Equal(t, before+201, a.committed)
+}
+
+// TestTailIsBoundedInBytes: long commands make the tail before a snapshot shorter.
+func TestTailIsBoundedInBytes(t *testing.T) {
+	g := newGroup(t, 1, func(c *Config) { c.TrailingEntries, c.TrailingBytes = 100, 1000 })
+	a := g.elect("a")
+	for i := range 50 {
+		a.propose(uint64(i+1), string(make([]byte, 300)))
+		g.deliver()
+	}
+	a.snapshot()
+	require.Equal(t, a.base.index-3, a.log.start)
+}
+
 // TestUnappliedIsBounded: a slow state machine is not handed more than it may hold.
 func TestUnappliedIsBounded(t *testing.T) {
 	core, err := NewCore(Config{ID: "a", Seed: 1, Voters: map[coterie.NodeID]string{"a": ""}, MaxUnapplied: 20})

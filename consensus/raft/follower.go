@@ -97,7 +97,7 @@ func (c *Core) commitTo(index uint64) {
 
 // note takes up what the reply echoes. A reply is about one term and leader.
 func (c *Core) note(from coterie.NodeID, m *message) {
-	if !c.ack.due || c.ack.to != from || c.ack.term != c.term {
+	if !c.ack.due || c.ack.term != c.term {
 		c.ack = reply{due: true, to: from, term: c.term}
 	}
 	c.ack.round = max(c.ack.round, m.round)

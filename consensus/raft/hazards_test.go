@@ -166,6 +166,25 @@ func TestStaleTermOverwrittenProposalFails(t *testing.T) {
 	}
 }
 
+// TestAnswerGoesToTheNewestLeader: of two leaders heard in one batch, the later one gets the answer, and what the
+// earlier one was told is not said to it.
+func TestAnswerGoesToTheNewestLeader(t *testing.T) {
+	g := newGroup(t, 3, nil)
+	b := g.nodes["b"]
+	old := message{kind: kindAppend, term: 3, count: 2}
+	for range 2 {
+		old.body = appendEntry(old.body, &consensus.Entry{Term: 3, Command: []byte("x")}, 3)
+	}
+	next := message{kind: kindAppend, term: 4, count: 1}
+	next.body = appendEntry(nil, &consensus.Entry{Term: 4, Command: []byte("y")}, 4)
+	require.NoError(t, b.Step(g.now, "a", old.encode(nil)))
+	require.NoError(t, b.Step(g.now, "c", next.encode(nil)))
+	b.ready()
+	require.Len(t, g.mail, 1)
+	require.EqualValues(t, "c", g.mail[0].to)
+	require.EqualValues(t, 1, g.mail[0].decode().index)
+}
+
 // TestUnsentProposalIsNotDone: what was proposed in the batch in which the leader steps down never left it, and the
 // answer says so.
 func TestUnsentProposalIsNotDone(t *testing.T) {

@@ -212,6 +212,9 @@ func (m *message) decode(payload []byte) error {
 		if m.hint+uint64(len(m.body)) > uint64(m.snap.Size) {
 			r.Fail("chunk ends beyond the snapshot")
 		}
+		if m.at > m.term || len(m.members.Voters()) == 0 {
+			r.Fail("snapshot of term %d with %d voters", m.at, len(m.members.Voters()))
+		}
 	case kindSnapshotReply:
 		m.index, m.hint, m.epoch = readNumber(&r), readNumber(&r), readNumber(&r)
 	case kindTimeoutNow:

@@ -39,7 +39,9 @@ func (c *Core) Compact(now time.Time, index uint64, snapshot consensus.Snapshot)
 	c.enter(now)
 	defer c.checkInvariants()
 	if index <= c.base.index || index > c.applied {
-		c.out.Emit(consensus.Superseded{Name: snapshot.Name})
+		if snapshot.Name != c.base.snapshot.Name {
+			c.out.Emit(consensus.Superseded{Name: snapshot.Name})
+		}
 		return
 	}
 	c.compact(index, snapshot)
@@ -53,7 +55,7 @@ func (c *Core) compact(index uint64, snapshot consensus.Snapshot) {
 	for len(c.confs) > 0 && c.confs[0].index <= index {
 		c.confs = c.confs[1:]
 	}
-	if start := index - min(index, uint64(max(c.cfg.TrailingEntries, 0))); start > c.log.start {
+	if start := c.trail(index); start > c.log.start {
 		c.log.compact(start)
 	}
 	if c.lead != nil {
@@ -66,6 +68,18 @@ func (c *Core) compact(index uint64, snapshot consensus.Snapshot) {
 	c.out.Emit(Compacted{Index: index})
 	c.retire(old)
 	c.trace(TraceSnapshot, nil, "")
+}
+
+// trail returns where the tail of the log begins that is kept before an index, bounded in entries and in bytes.
+func (c *Core) trail(index uint64) uint64 {
+	start, bytes := index, 0
+	for start > c.log.start && index-start < uint64(max(c.cfg.TrailingEntries, 0)) {
+		if bytes += len(c.log.at(start).Command); bytes > c.cfg.TrailingBytes {
+			break
+		}
+		start--
+	}
+	return start
 }
 
 // membersAt returns the configuration at an index between the base and the commit index.

@@ -2,6 +2,7 @@ package raft
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/coterie-go/coterie"
@@ -61,7 +62,7 @@ func (c *Core) Transfer(now time.Time, id uint64, target coterie.NodeID) {
 	p := l.find(target)
 	switch {
 	case p == nil || !p.eligible():
-		c.finish(id, ErrInvalidChange)
+		c.finish(id, fmt.Errorf("%w: %q is no voter that could lead", ErrInvalidChange, target))
 	case p == l.self:
 		c.finish(id, nil)
 	default:
