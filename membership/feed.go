@@ -39,8 +39,8 @@ func (w *watcher) tell(id coterie.NodeID, l coterie.Liveness) {
 type reader[T any] struct {
 	mu      sync.Mutex // guards what follows
 	known   map[coterie.NodeID]Member[T]
-	changed map[coterie.NodeID]Member[T] // as it is now, of those that changed since they were read
-	order   []coterie.NodeID             // of changed, oldest first
+	changed map[coterie.NodeID]Event[T] // the latest, of those that changed since they were read
+	order   []coterie.NodeID            // of changed, oldest first
 	signal  chan struct{}
 	closed  bool
 }
@@ -112,7 +112,7 @@ func (f *Feed[T]) Events(present func() []Member[T]) iter.Seq[Event[T]] {
 func (f *Feed[T]) subscribe(present func() []Member[T]) *reader[T] {
 	r := &reader[T]{
 		known:   make(map[coterie.NodeID]Member[T]),
-		changed: make(map[coterie.NodeID]Member[T]),
+		changed: make(map[coterie.NodeID]Event[T]),
 		signal:  make(chan struct{}, 1),
 	}
 	f.deliver.Lock()
@@ -158,20 +158,14 @@ func (r *reader[T]) isClosed() bool {
 	return r.closed && len(r.order) == 0
 }
 
-// forgotten marks a member in changed that is gone.
-const forgotten State = 255
-
 func (r *reader[T]) put(e *Event[T]) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	m := e.Member
-	if _, waiting := r.changed[m.ID]; !waiting {
-		r.order = append(r.order, m.ID)
+	id := e.Member.ID
+	if _, waiting := r.changed[id]; !waiting {
+		r.order = append(r.order, id)
 	}
-	if e.Kind == EventForget {
-		m.State = forgotten
-	}
-	r.changed[m.ID] = m
+	r.changed[id] = *e
 	r.wake()
 }
 
@@ -182,19 +176,19 @@ func (r *reader[T]) take() (Event[T], bool) {
 	for len(r.order) > 0 {
 		id := r.order[0]
 		r.order = r.order[1:]
-		next := r.changed[id]
+		latest := r.changed[id]
 		delete(r.changed, id)
 		last, known := r.known[id]
-		if next.State == forgotten {
+		if latest.Kind == EventForget {
 			delete(r.known, id)
 			if known {
-				return Event[T]{EventForget, last}, true
+				return latest, true
 			}
 			continue
 		}
-		r.known[id] = next
-		if kind, changed := transition(last, known, next); changed {
-			return Event[T]{kind, next}, true
+		r.known[id] = latest.Member
+		if kind, changed := transition(last, known, latest.Member); changed {
+			return Event[T]{kind, latest.Member}, true
 		}
 	}
 	return Event[T]{}, false

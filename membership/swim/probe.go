@@ -2,6 +2,7 @@ package swim
 
 import (
 	"math"
+	"slices"
 	"time"
 
 	"github.com/coterie-go/coterie"
@@ -69,7 +70,7 @@ func (c *Core) nextTarget() *member {
 			return m
 		}
 	}
-	for pass := 0; pass < 2; pass++ {
+	for range 2 {
 		for c.next < len(c.order) {
 			m := c.order[c.next]
 			c.next++
@@ -170,7 +171,7 @@ func (c *Core) answer(from coterie.NodeID, m *message) {
 		c.sendWhole(from)
 	} else {
 		c.packet = appendProbe(c.packet, kindAck, m.number)
-		if sender != nil && sender.state != membership.Alive && !(c.cfg.plain && sender.up()) {
+		if sender != nil && sender.state != membership.Alive && (!c.cfg.plain || !sender.up()) {
 			c.addMember(sender)
 		}
 		if c.self.state == membership.Left {
@@ -282,10 +283,8 @@ func (c *Core) confirm(m *member, by []byte) {
 	if len(s.by) > s.need {
 		return
 	}
-	for _, known := range s.by {
-		if known == string(by) {
-			return
-		}
+	if slices.Contains(s.by, string(by)) {
+		return
 	}
 	s.by = append(s.by, string(by))
 	s.deadline = s.end()
