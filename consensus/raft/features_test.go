@@ -157,6 +157,30 @@ func TestRestartedNodeKeepsItsPromise(t *testing.T) {
 	require.True(t, g.mail[0].decode().refused)
 }
 
+// TestFollowerProtectsItsLeader: who has heard from a leader within the least election timeout helps nobody to depose
+// it (thesis §4.2.3), unless the leader itself asked for it.
+func TestFollowerProtectsItsLeader(t *testing.T) {
+	g := newGroup(t, 3, nil)
+	a := g.elect("a")
+	b := g.nodes["b"]
+	for _, ask := range []message{
+		{kind: kindVote, term: a.term + 1, pre: true, index: 99, at: a.term},
+		{kind: kindVote, term: a.term + 1, index: 99, at: a.term},
+	} {
+		require.NoError(t, b.Step(g.now, "c", ask.encode(nil)))
+		b.ready()
+		for _, m := range g.mail {
+			require.True(t, m.decode().refused)
+		}
+		g.mail = nil
+		require.Equal(t, a.term, b.term)
+		require.EqualValues(t, "a", b.leader)
+	}
+	ask := message{kind: kindVote, term: a.term + 1, index: 99, at: a.term, forced: true}
+	require.NoError(t, b.Step(g.now, "c", ask.encode(nil)))
+	require.EqualValues(t, "c", b.vote)
+}
+
 // TestTransferMovesLeadership: the target has the whole log before it campaigns, nobody waits for a timeout, and the
 // old leader takes no proposals meanwhile (thesis §3.10).
 func TestTransferMovesLeadership(t *testing.T) {

@@ -334,6 +334,52 @@ func TestSnapshotKeepsItsConfiguration(t *testing.T) {
 	}
 }
 
+// TestCompactionRemembersTheVote: the record that takes the place of all others holds term and vote too.
+func TestCompactionRemembersTheVote(t *testing.T) {
+	g := newGroup(t, 3, nil)
+	g.elect("a").propose(1, "x")
+	g.deliver()
+	g.heartbeat("a")
+	c := g.nodes["c"]
+	ask := message{kind: kindVote, term: 9, index: 99, at: 8, forced: true}
+	require.NoError(t, c.Step(g.now, "b", ask.encode(nil)))
+	c.ready()
+	c.snapshot()
+	require.Len(t, c.journal, 1)
+	c.crash()
+	require.EqualValues(t, 9, c.term)
+	require.EqualValues(t, "b", c.vote)
+}
+
+// TestSnapshotReplacesConfigurationsOfAnotherHistory: a log that contradicts a snapshot goes with the configurations in
+// it.
+func TestSnapshotReplacesConfigurationsOfAnotherHistory(t *testing.T) {
+	g := newGroup(t, 3, nil)
+	b := g.nodes["b"]
+	other := Membership{Members: []Member{{ID: "b"}, {ID: "x"}}}
+	m := message{kind: kindAppend, term: 1, count: 6}
+	for i := range 6 {
+		e := consensus.Entry{Term: 1, Command: []byte("c")}
+		if i == 5 {
+			e = consensus.Entry{Term: 1, Internal: true, Command: encodeMembership(other)}
+		}
+		m.body = appendEntry(m.body, &e, 1)
+	}
+	require.NoError(t, b.Step(g.now, "a", m.encode(nil)))
+	b.ready()
+	require.Equal(t, other, b.conf.Membership)
+	data := []byte("s\n")
+	snap := message{
+		kind: kindSnapshot, term: 3, index: 4, at: 2, body: data, members: b.base.members,
+		snap: consensus.Snapshot{Name: "s", Size: int64(len(data)), Checksum: xxhash.Sum64(data)},
+	}
+	require.NoError(t, b.Step(g.now, "a", snap.encode(nil)))
+	b.ready()
+	require.Equal(t, "a b c", b.conf.String())
+	b.crash()
+	require.Equal(t, "a b c", b.conf.String())
+}
+
 // TestSnapshotResumesAfterLoss loses chunks and answers: the transfer goes on where it was.
 func TestSnapshotResumesAfterLoss(t *testing.T) {
 	g := newGroup(t, 3, func(c *Config) { c.SnapshotChunkBytes = 10 })
