@@ -88,13 +88,8 @@ func (o *oracle) insert(id coterie.NodeID, pos int, s string) {
 		}
 		l := all[at]
 		n := &oracleNode{id: o.seen.Next(id), parent: l.id, r: r}
-		for _, next := range all[at+1:] {
-			if !next.dead {
-				if o.descends(next, l) {
-					n.parent, n.left = next.id, true
-				}
-				break
-			}
+		if at+1 < len(all) && o.descends(all[at+1], l) {
+			n.parent, n.left = all[at+1].id, true
 		}
 		o.nodes[n.id] = n
 	}

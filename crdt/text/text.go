@@ -31,9 +31,9 @@ const MaxPending = 1 << 16
 // characters. Each character is a left or right child of another; the text is the tree in order. Runs typed
 // concurrently at one place, forwards or backwards, are never interleaved.
 //
-// As in the paper an insertion becomes the right child of the character on its left, or the left child of the next one
-// if the former has right children; but among deleted characters, which the paper treats as any other, it never
-// takes one as its parent. Deleted characters then have no new children, and Stable can collect them.
+// An insertion becomes the right child of the character on its left or, if that has right children, the left child of
+// the next one (§3). Deleted characters count for this as others do until Stable tells that all replicas know of the
+// deletion: from then on they get no new children here, and when that is so everywhere, they are dropped.
 //
 // Positions count code points from 0. The zero value is an empty text, ready to use. A Text must not be copied by
 // assignment after its first use. Reading is safe from many goroutines while nobody changes it, but Anchor, Position
@@ -57,6 +57,7 @@ type Text struct {
 type replica struct {
 	id             coterie.NodeID
 	upto           uint32   // operations 1..upto are applied
+	stable         uint32   // operations 1..stable are known to all
 	table          []uint32 // see Text.enter
 	oldest, newest uint32   // blocks by number
 }
@@ -274,7 +275,10 @@ func (t *Text) parentFor(at, k uint32) (p uint32, left bool) {
 		return at, false
 	}
 	next := t.following(at)
-	for next != 0 && t.blocks[next].dead {
+	if t.mayBear(next) {
+		return next, true // the first of the right subtree
+	}
+	for next = t.following(next); next != 0 && !t.mayBear(next); {
 		next = t.following(next)
 	}
 	if next != 0 && t.descends(next, at) {
@@ -283,13 +287,19 @@ func (t *Text) parentFor(at, k uint32) (p uint32, left bool) {
 	return at, false
 }
 
-// descends reports whether visible block r is in the right subtree of block l, when all between them are deleted. The
-// way up from r ends at l, or at a visible character before l: one between them would be deleted.
+// mayBear reports whether a block may become a parent: not if Stable has made it known that it is deleted everywhere.
+func (t *Text) mayBear(at uint32) bool {
+	b := &t.blocks[at]
+	return !b.dead || b.b > t.replicas[b.a].stable
+}
+
+// descends reports whether block r is in the right subtree of block l, when none between them may become a parent. The
+// way up from r then ends at l, or at a block before l that may.
 func (t *Text) descends(r, l uint32) bool {
 	for r != root {
 		b := &t.blocks[r]
 		p, _ := t.lookup(charID{b.parentReplica, b.parentSeq})
-		if !b.isLeft && (p == l || !t.blocks[p].dead) {
+		if !b.isLeft && (p == l || (p != root && t.mayBear(p))) {
 			return p == l
 		}
 		r = p

@@ -206,5 +206,19 @@ func TestTraceOfTwoAuthors(t *testing.T) {
 	}
 	require.Zero(t, all.Pending())
 	require.NoError(t, all.check())
-	require.True(t, tr.EndContent == all.String())
+	requireText(t, tr.EndContent, all.String())
+}
+
+// requireText compares long texts, and shows where they differ.
+func requireText(t testing.TB, want, got string) {
+	t.Helper()
+	if want == got {
+		return
+	}
+	i := 0
+	for i < min(len(got), len(want)) && got[i] == want[i] {
+		i++
+	}
+	t.Fatalf("%d bytes, want %d; at %d comes %q, want %q", len(got), len(want), i,
+		got[max(0, i-30):min(i+90, len(got))], want[max(i-30, 0):min(i+90, len(want))])
 }

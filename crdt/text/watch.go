@@ -94,20 +94,25 @@ func (t *Text) Position(a Anchor) (int, error) {
 	return pos, nil
 }
 
-// Stable drops deleted characters that no operation can refer to any more, those deleted by operations that frontier
-// covers, and returns how many. The frontier is a crdt.Stability's: every replica has these operations, and this one has
-// all that any replica made before it had them. Deleted characters with children that are not dropped stay, for the
-// children's place depends on them.
-func (t *Text) Stable(frontier clock.Vector) (n int) {
-	if t.blocks == nil || !t.Version().Covers(frontier) {
+// Stable makes use of what is known about all replicas, and returns how many deleted characters it dropped.
+//
+// frontier is what every replica has, and this one has all that any replica made before it had that: a crdt.Stability
+// tells it. From now on, insertions here take no character as their parent that was deleted by then. settled is the
+// frontier that every replica has given to Stable, at least: characters deleted by then have got their last children,
+// and those without any are dropped. Those with children stay, for the children's place depends on them.
+//
+// Both must be covered by Version; else Stable does nothing.
+func (t *Text) Stable(frontier, settled clock.Vector) (n int) {
+	if t.blocks == nil || !t.Version().Covers(frontier.Merged(settled)) {
 		return 0
 	}
 	stable := make([]uint32, len(t.replicas))
-	for h := range t.replicas {
-		stable[h] = uint32(min(frontier.Get(t.replicas[h].id), maxSeq))
+	for h := 1; h < len(t.replicas); h++ {
+		r := &t.replicas[h]
+		r.stable = max(r.stable, uint32(frontier.Get(r.id)))
+		stable[h] = uint32(settled.Get(r.id))
 	}
-	// Children before parents, so that whole subtrees go: those of right children come after in the text, those of left
-	// children before, hence a pass in each direction until nothing goes.
+	// Children before parents, so that whole subtrees go.
 	gone := make(map[uint32]bool)
 	for more := true; more; {
 		more = false
@@ -125,7 +130,7 @@ func (t *Text) Stable(frontier clock.Vector) (n int) {
 	}
 	if n > 0 {
 		t.sweep(gone)
-		t.collected.Merge(frontier)
+		t.collected.Merge(settled)
 	}
 	return n
 }
