@@ -222,7 +222,21 @@ func (c *Client) Close(ctx context.Context) error {
 	return s.Close(ctx)
 }
 
+// ask asks until there is an answer: a question may be repeated.
 func (c *Client) ask(ctx context.Context, q *query) (r wire.Reader, revision uint64, err error) {
+	var b backoff
+	for {
+		r, revision, err = c.askOnce(ctx, q)
+		if err == nil || !passing(err) {
+			return r, revision, err
+		}
+		if err = b.pause(ctx, err, false); err != nil {
+			return r, 0, err
+		}
+	}
+}
+
+func (c *Client) askOnce(ctx context.Context, q *query) (r wire.Reader, revision uint64, err error) {
 	b := q.encode()
 	if _, err := readQuery(b); err != nil {
 		return r, 0, err
@@ -236,6 +250,9 @@ func (c *Client) ask(ctx context.Context, q *query) (r wire.Reader, revision uin
 
 // do has a command applied, exactly once if there are sessions.
 func (c *Client) do(ctx context.Context, b []byte) (r wire.Reader, revision uint64, err error) {
+	if err := ctx.Err(); err != nil {
+		return r, 0, err
+	}
 	var a []byte
 	if c.sessions == nil {
 		a, err = c.replica.Propose(ctx, b)

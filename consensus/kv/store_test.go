@@ -453,7 +453,7 @@ func drawCommand() *rapid.Generator[step] {
 
 // runCommands applies drawn commands and calls check after each.
 func runCommands(t *rapid.T, l *log, check func(command []byte, answer []byte)) {
-	for _, s := range rapid.SliceOfN(drawCommand(), 1, 25).Draw(t, "commands") {
+	for _, s := range rapid.SliceOfN(drawCommand(), 8, 40).Draw(t, "commands") {
 		l.now = l.now.Add(s.wait)
 		l.index++
 		a := l.s.Apply(coterie.Entry{Index: l.index, Time: l.now, Command: s.command})
@@ -465,7 +465,7 @@ func runCommands(t *rapid.T, l *log, check func(command []byte, answer []byte)) 
 
 // The store agrees with its slow and obvious definition: maps that are copied for each revision, and lists.
 func TestStoreAgreesWithModel(t *testing.T) {
-	testsize.Checks(t, 300, 20000)
+	testsize.Checks(t, 500, 20000)
 	rapid.Check(t, func(t *rapid.T) {
 		l := newLog(t, Config{})
 		m := newModel()

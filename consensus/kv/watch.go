@@ -29,7 +29,7 @@ func (c *Client) Watch(ctx context.Context, s Span, from uint64) iter.Seq2[Event
 		var b backoff
 		for {
 			asked := time.Now()
-			r, _, err := c.ask(ctx, &q)
+			r, _, err := c.askOnce(ctx, &q)
 			var events []Event
 			next := q.from
 			if err == nil {
@@ -58,7 +58,7 @@ func (c *Client) Await(ctx context.Context, t Turn) (there bool, err error) {
 	var b backoff
 	for {
 		asked := time.Now()
-		r, _, err := c.ask(ctx, &q)
+		r, _, err := c.askOnce(ctx, &q)
 		turn := false
 		if err == nil {
 			there, turn = r.Bool(), r.Bool()

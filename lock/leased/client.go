@@ -102,6 +102,9 @@ func (c *Client) TryAcquire(ctx context.Context, name string, o lock.Options) (*
 		return nil, err
 	}
 	t, err := c.enter(ctx, s, q, q.tryTxn(s.lease.ID()))
+	if errors.Is(err, kv.ErrNoLease) {
+		c.abandon(s)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -240,7 +243,8 @@ func (c *Client) acquire(ctx context.Context, q *queue, value []byte) (*lock.Lea
 		}
 		t, err := c.enter(ctx, s, q, q.enterTxn(s.lease.ID(), value))
 		if errors.Is(err, kv.ErrNoLease) {
-			continue // it has ended just now
+			c.abandon(s) // the store knows better
+			continue
 		}
 		if err != nil {
 			return nil, err
