@@ -42,7 +42,7 @@ var _ coterie.Detector = (*Monitor[coterie.NodeID])(nil)
 // NewMonitor makes a Monitor that knows no peer. The error names the field of MonitorConfig that is wrong.
 func NewMonitor[K cmp.Ordered](cfg MonitorConfig) (*Monitor[K], error) {
 	cfg.Dead = cmp.Or(cfg.Dead, 2)
-	if !(cfg.Dead >= 1) { //nolint:staticcheck // refuses NaN too
+	if !(cfg.Dead >= 1) { // refuses NaN too
 		return nil, fmt.Errorf("phi: MonitorConfig.Dead is %v, not 1 or more", cfg.Dead)
 	}
 	if cfg.New == nil {

@@ -52,7 +52,7 @@ func (c Config) validate() error {
 	switch {
 	case c.Model > Exponential:
 		return fmt.Errorf("phi: Config.Model is %d, not Normal or Exponential", c.Model)
-	case !(c.Threshold > 0 && c.Threshold <= 1000): //nolint:staticcheck // refuses NaN too
+	case !(c.Threshold > 0 && c.Threshold <= 1000): // refuses NaN too
 		return fmt.Errorf("phi: Config.Threshold is %v, not above 0 and up to 1000", c.Threshold)
 	case c.Window < 2 || c.Window > 1<<20:
 		return fmt.Errorf("phi: Config.Window is %d, not 2 to %d", c.Window, 1<<20)
@@ -67,6 +67,7 @@ func (c Config) validate() error {
 // Accrual is the phi-accrual failure detector of one peer. Make it by New. It is not safe for concurrent use.
 type Accrual struct {
 	cfg    Config
+	limit  float64 // the quantile, or multiple of the mean, at which phi is the threshold
 	last   time.Time
 	begun  bool
 	window window
@@ -80,7 +81,10 @@ func New(cfg Config) (*Accrual, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	a := &Accrual{cfg: cfg, window: newWindow(cfg.Window)}
+	a := &Accrual{cfg: cfg, window: newWindow(cfg.Window), limit: tailQuantile(cfg.Threshold)}
+	if cfg.Model == Exponential {
+		a.limit = cfg.Threshold * math.Ln10
+	}
 	// Two made up intervals, as Pekko has them, until there are real ones.
 	a.window.add(cfg.First - cfg.First/4)
 	a.window.add(cfg.First + cfg.First/4)
@@ -95,7 +99,7 @@ func (a *Accrual) Heartbeat(at time.Time) {
 		a.begun = true
 	case at.Before(a.last):
 		return
-	case a.phi(at.Sub(a.last)) < a.cfg.Threshold:
+	case float64(at.Sub(a.last)) < a.longest():
 		a.window.add(at.Sub(a.last))
 	}
 	a.last = at
@@ -131,26 +135,31 @@ func (a *Accrual) Deadline() time.Time {
 	if !a.begun {
 		return time.Time{}
 	}
-	silence := float64(a.cfg.Pause)
+	return a.last.Add(time.Duration(min(a.longest(), math.MaxInt64/2)))
+}
+
+// longest is the silence, in nanoseconds, at which phi is the threshold.
+func (a *Accrual) longest() float64 {
 	if a.cfg.Model == Exponential {
-		silence += a.cfg.Threshold * a.mean() * math.Ln10
-	} else {
-		silence += a.mean() + a.deviation()*tailQuantile(a.cfg.Threshold)
+		return float64(a.cfg.Pause) + a.limit*a.mean()
 	}
-	return a.last.Add(time.Duration(min(silence, math.MaxInt64/2)))
+	return float64(a.cfg.Pause) + a.mean() + a.limit*a.deviation()
 }
 
 // tailPhi is -log10 of the probability that a standard normal variable is above z. The tail below what a float64 can
 // tell from 0 is the first term of its asymptotic series, so that phi goes on to grow.
 func tailPhi(z float64) float64 {
-	const far = 30
-	if z > far {
+	const far, early = 30, -9
+	switch {
+	case z < early:
+		return 0 // as exactly as a float64 can tell
+	case z > far:
 		return (z*z/2 + math.Log(z*math.Sqrt(2*math.Pi))) / math.Ln10
 	}
 	return max(0, -math.Log10(math.Erfc(z/math.Sqrt2)/2)) // not -0
 }
 
-// tailQuantile is the inverse of tailPhi, by bisection: it is asked for seldom.
+// tailQuantile is the inverse of tailPhi, by bisection: it is asked for once.
 func tailQuantile(phi float64) float64 {
 	low, high := -40.0, 100.0
 	for range 60 {

@@ -14,10 +14,10 @@ import (
 
 var start = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
-func newAccrual(t testing.TB, cfg Config) *Accrual {
-	t.Helper()
+func newAccrual(tb testing.TB, cfg Config) *Accrual {
+	tb.Helper()
 	a, err := New(cfg)
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	return a
 }
 
@@ -237,12 +237,12 @@ func TestHeartbeatAllocatesNothing(t *testing.T) {
 }
 
 func BenchmarkHeartbeatPhi(b *testing.B) {
-	a := newAccrual(b, Config{})
+	a := newAccrual(b, Config{Pause: -1}) // where phi is not simply 0
 	now := start
 	b.ReportAllocs()
 	for b.Loop() {
 		now = now.Add(time.Second)
 		a.Heartbeat(now)
-		_ = a.Phi(now.Add(500 * time.Millisecond))
+		_ = a.Phi(now.Add(1100 * time.Millisecond))
 	}
 }
