@@ -24,6 +24,8 @@ type cluster struct {
 	urls    map[coterie.NodeID]string            // for clients
 	clients map[coterie.NodeID]*consensus.Client // of one replica each
 	running map[coterie.NodeID]*process
+	ca      *transport.ThrowawayCA
+	listen  map[coterie.NodeID]string // of those that joined later
 }
 
 type process struct {
@@ -36,9 +38,10 @@ func startCluster(ctx context.Context, dir string) (*cluster, error) {
 	c := &cluster{
 		dir: dir, ids: []coterie.NodeID{"a", "b", "c"}, urls: map[coterie.NodeID]string{},
 		clients: map[coterie.NodeID]*consensus.Client{}, running: map[coterie.NodeID]*process{},
+		listen: map[coterie.NodeID]string{},
 	}
-	ca, err := transport.NewThrowawayCA()
-	if err != nil {
+	var err error
+	if c.ca, err = transport.NewThrowawayCA(); err != nil {
 		return nil, err
 	}
 	addrs, err := freeAddrs(2 * len(c.ids))
@@ -48,29 +51,34 @@ func startCluster(ctx context.Context, dir string) (*cluster, error) {
 	for i, id := range c.ids {
 		c.members = append(c.members, fmt.Sprintf("%s=%s", id, addrs[2*i]))
 		c.urls[id] = "http://" + addrs[2*i+1]
-		cert, key, roots, err := ca.PEM(id)
-		if err != nil {
-			return nil, err
-		}
-		if err := os.MkdirAll(c.folder(id), 0o700); err != nil {
-			return nil, err
-		}
-		for name, pem := range map[string][]byte{"cert.pem": cert, "key.pem": key, "roots.pem": roots} {
-			if err := os.WriteFile(filepath.Join(c.folder(id), name), pem, 0o600); err != nil {
-				return nil, err
-			}
-		}
 	}
 	for _, id := range c.ids {
-		if err := c.start(id); err != nil {
-			return nil, errors.Join(err, c.stop())
-		}
-		one := map[coterie.NodeID]string{id: c.urls[id]}
-		if c.clients[id], err = consensus.Dial(ctx, consensus.ClientConfig{Addrs: one}); err != nil {
+		if err := c.create(ctx, id); err != nil {
 			return nil, errors.Join(err, c.stop())
 		}
 	}
 	return c, nil
+}
+
+// create makes a replica's folder with its certificates, starts it and connects a client to it.
+func (c *cluster) create(ctx context.Context, id coterie.NodeID) error {
+	cert, key, roots, err := c.ca.PEM(id)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(c.folder(id), 0o700); err != nil {
+		return err
+	}
+	for name, pem := range map[string][]byte{"cert.pem": cert, "key.pem": key, "roots.pem": roots} {
+		if err := os.WriteFile(filepath.Join(c.folder(id), name), pem, 0o600); err != nil {
+			return err
+		}
+	}
+	if err := c.start(id); err != nil {
+		return err
+	}
+	c.clients[id], err = consensus.Dial(ctx, consensus.ClientConfig{Addrs: map[coterie.NodeID]string{id: c.urls[id]}})
+	return err
 }
 
 func (c *cluster) folder(id coterie.NodeID) string { return filepath.Join(c.dir, string(id)) }
@@ -80,7 +88,8 @@ func (c *cluster) start(id coterie.NodeID) error {
 	if err != nil {
 		return err
 	}
-	args := append([]string{"-id", string(id), "-dir", c.folder(id), "-http", c.urls[id][len("http://"):]}, c.members...)
+	args := []string{"-id", string(id), "-dir", c.folder(id), "-http", c.urls[id][len("http://"):], "-listen", c.listen[id]}
+	args = append(args, c.members...)
 	p := &process{Cmd: exec.Command(self, args...)}
 	log, err := os.OpenFile(filepath.Join(c.folder(id), "stderr.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -103,6 +112,7 @@ func (c *cluster) kill(id coterie.NodeID) error {
 		return err
 	}
 	_ = c.running[id].Wait() // "signal: killed"
+	delete(c.running, id)
 	return nil
 }
 

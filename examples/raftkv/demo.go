@@ -22,9 +22,17 @@ const (
 	patience = time.Minute // for anything
 )
 
-// demonstrate loads a cluster, kills its leaders meanwhile, and checks what is left.
-func demonstrate(ctx context.Context, keys int, serve bool) (err error) {
-	pairs, err := identifiers(keys)
+// plan is what happens to the cluster.
+type plan struct {
+	keys        int
+	serve       bool
+	reconfigure bool
+	soak        time.Duration
+}
+
+// demonstrate loads a cluster, kills its leaders meanwhile or does what else the plan says, and checks what is left.
+func demonstrate(ctx context.Context, todo plan) (err error) {
+	pairs, err := identifiers(todo.keys)
 	if err != nil {
 		return err
 	}
@@ -33,7 +41,7 @@ func demonstrate(ctx context.Context, keys int, serve bool) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	limited, cancel := context.WithTimeout(ctx, patience)
+	limited, cancel := context.WithTimeout(ctx, patience+todo.soak)
 	defer cancel()
 	c, err := startCluster(limited, dir)
 	if err != nil {
@@ -41,7 +49,12 @@ func demonstrate(ctx context.Context, keys int, serve bool) (err error) {
 	}
 	defer func() { err = errors.Join(err, c.stop()) }()
 
-	l := &load{cluster: c, pairs: pairs}
+	if todo.reconfigure {
+		if err := c.reserve(); err != nil {
+			return err
+		}
+	}
+	l := &load{cluster: c, pairs: pairs, plan: todo}
 	if err := l.run(limited); err != nil {
 		return err
 	}
@@ -50,7 +63,7 @@ func demonstrate(ctx context.Context, keys int, serve bool) (err error) {
 		return err
 	}
 	l.report(lost, duplicated)
-	if serve {
+	if todo.serve {
 		if err := c.invite(ctx); err != nil {
 			return err
 		}
@@ -65,6 +78,7 @@ func demonstrate(ctx context.Context, keys int, serve bool) (err error) {
 type load struct {
 	*cluster
 	pairs []pair
+	plan  plan
 	took  time.Duration
 
 	mu         sync.Mutex // guards what follows
@@ -72,6 +86,8 @@ type load struct {
 	latencies  []time.Duration
 	killed     time.Time // when a leader was killed and no write was acknowledged since; zero otherwise
 	leaderless []time.Duration
+
+	disturbances string // what was done to the cluster, in words
 }
 
 func (l *load) run(ctx context.Context) error {
@@ -80,6 +96,9 @@ func (l *load) run(ctx context.Context) error {
 	todo := make(chan pair)
 	g.Go(func() error {
 		defer close(todo)
+		if l.plan.soak > 0 || l.plan.reconfigure {
+			return l.disturb(ctx, todo)
+		}
 		for i, p := range l.pairs {
 			if kill := i * (kills + 1) / len(l.pairs); kill > 0 && i == (kill*len(l.pairs)+kills)/(kills+1) {
 				g.Go(func() error { return l.killLeader(ctx) })
@@ -207,7 +226,11 @@ func (l *load) report(lost, duplicated int) {
 	fmt.Printf("writes/s    %.0f\n", float64(len(l.acked))/l.took.Seconds())
 	fmt.Printf("p50         %v\n", at(50))
 	fmt.Printf("p99         %v\n", at(99))
-	fmt.Printf("leaderless  %v, after %d kills\n", without.Round(time.Millisecond), len(l.leaderless))
+	if l.plan.soak > 0 || l.plan.reconfigure {
+		fmt.Printf("disturbed   %s\n", l.disturbances)
+	} else {
+		fmt.Printf("leaderless  %v, after %d kills\n", without.Round(time.Millisecond), len(l.leaderless))
+	}
 	fmt.Printf("lost %d\n", lost)
 	fmt.Printf("duplicated %d\n", duplicated)
 }

@@ -3,6 +3,8 @@
 //
 //	go run ./examples/raftkv                  load it, kill its leader twice meanwhile, and check every replica
 //	go run ./examples/raftkv -serve           the same, then stay up for curl
+//	go run ./examples/raftkv -reconfigure     load it while it grows from three replicas to five and shrinks to three others
+//	go run ./examples/raftkv -soak 60s        load it so long, and kill, pause and depose replicas at random
 //	go run ./examples/raftkv -trace out.html  such a run on the simulator, as a space-time diagram
 //
 // Copy store.go and replica.go to begin a service of your own: the first is the application, the second is all that it
@@ -21,11 +23,14 @@ import (
 func main() {
 	serve := flag.Bool("serve", false, "keep the cluster up for curl")
 	trace := flag.String("trace", "", "run on the simulator and write its diagram to this `file`")
+	reconfigure := flag.Bool("reconfigure", false, "go from 3 to 5 to 3 replicas under load")
+	soak := flag.Duration("soak", 0, "how long to kill, pause and depose replicas at random under load")
 	keys := flag.Int("keys", 10_000, "how many identifiers to load at most")
 	var r replica
 	flag.StringVar(&r.id, "id", "", "run one replica of this name; the arguments are all of them, name=host:port")
 	flag.StringVar(&r.dir, "dir", "", "the replica's folder, with its cert.pem, key.pem and roots.pem")
 	flag.StringVar(&r.http, "http", "", "where the replica serves clients, host:port")
+	flag.StringVar(&r.listen, "listen", "", "where the replica meets the others, host:port, if the arguments do not say it")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -37,7 +42,7 @@ func main() {
 	case *trace != "":
 		err = simulate(*trace)
 	default:
-		err = demonstrate(ctx, *keys, *serve)
+		err = demonstrate(ctx, plan{keys: *keys, serve: *serve, reconfigure: *reconfigure, soak: *soak})
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "raftkv:", err)

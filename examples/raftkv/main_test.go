@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -24,7 +25,15 @@ func TestMain(m *testing.M) {
 }
 
 func TestNothingIsLostWhenLeadersAreKilled(t *testing.T) {
-	require.NoError(t, demonstrate(t.Context(), 600, false))
+	require.NoError(t, demonstrate(t.Context(), plan{keys: 600}))
+}
+
+func TestNothingIsLostWhenMembersChange(t *testing.T) {
+	require.NoError(t, demonstrate(t.Context(), plan{keys: 200, reconfigure: true}))
+}
+
+func TestNothingIsLostInASoak(t *testing.T) {
+	require.NoError(t, demonstrate(t.Context(), plan{keys: 200, soak: 3 * time.Second}))
 }
 
 func TestSimulationWritesItsDiagram(t *testing.T) {

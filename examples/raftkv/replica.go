@@ -18,7 +18,10 @@ import (
 )
 
 // replica is one process.
-type replica struct{ id, dir, http string }
+type replica struct {
+	id, dir, http string
+	listen        string // set on one that joins a cluster
+}
 
 // run serves until an interrupt, or until standard input ends: that of a child when its parent is gone.
 func (r *replica) run(ctx context.Context, members []string) error {
@@ -33,13 +36,13 @@ func (r *replica) run(ctx context.Context, members []string) error {
 		return err
 	}
 	node, err := raft.Start(raft.Config{
-		ID: coterie.NodeID(r.id), Voters: voters, Dir: r.dir, TLS: identity, StateMachine: store{},
+		ID: coterie.NodeID(r.id), Voters: voters, Join: r.listen != "", Listen: r.listen, Dir: r.dir, TLS: identity, StateMachine: store{},
 		Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
 	if err != nil {
 		return err
 	}
-	server := http.Server{Addr: r.http, Handler: consensus.Serve(node)}
+	server := http.Server{Addr: r.http, Handler: withAdmin(consensus.Serve(node), node)}
 	go func() {
 		select {
 		case <-node.Done():
