@@ -153,7 +153,16 @@ func TestReplicasAgreeWithTree(t *testing.T) {
 	})
 }
 
-func recode(t require.TestingT, d Delta) Delta { return d }
+// recode returns what comes out of the encoding of d.
+func recode(t require.TestingT, d Delta) (read Delta) {
+	b, err := d.MarshalBinary()
+	require.NoError(t, err)
+	require.NoError(t, read.UnmarshalBinary(b))
+	again, err := read.MarshalBinary()
+	require.NoError(t, err)
+	require.Equal(t, b, again)
+	return read
+}
 
 func indexes(n int) []int {
 	all := make([]int, n)

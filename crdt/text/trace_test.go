@@ -160,6 +160,9 @@ func TestTraceOfOneAuthor(t *testing.T) {
 	require.NoError(t, remote.check())
 	d, err := x.Since(clock.Vector{})
 	require.NoError(t, err)
+	wire, err := x.MarshalBinary()
+	require.NoError(t, err)
+	t.Logf("%d bytes", len(wire))
 	var loaded Text
 	require.NoError(t, loaded.Merge(recode(t, d)))
 	require.NoError(t, loaded.check())
