@@ -438,6 +438,41 @@ func TestFollowerReads(t *testing.T) {
 	require.Len(t, find[consensus.ReadAt](b), 1, "the question was lost, and is put again")
 }
 
+// TestFollowerReadsByLease: the leader answers at once, without a heartbeat that would tell what is committed; the
+// answer does.
+func TestFollowerReadsByLease(t *testing.T) {
+	g := newGroup(t, 3, func(c *Config) { c.LeaseReads = true })
+	a, b := g.elect("a"), g.nodes["b"]
+	a.propose(1, "x")
+	g.deliver()
+	require.Empty(t, b.applied)
+	b.Read(g.now, 9)
+	b.ready()
+	g.deliver()
+	require.Len(t, find[consensus.ReadAt](b), 1)
+	require.Equal(t, []string{"x"}, b.applied)
+}
+
+// TestLeaderThatIsRemovedHandsOver: it goes on until the configuration without it is committed, then the next leader is
+// elected at once, and who proposed to it what is not committed is not left waiting.
+func TestLeaderThatIsRemovedHandsOver(t *testing.T) {
+	g := newGroup(t, 3, nil)
+	a := g.elect("a")
+	a.Reconfigure(g.now, 1, Change{Remove: []coterie.NodeID{"a"}})
+	a.ready()
+	early := g.mail
+	g.mail = nil
+	a.propose(5, "late")
+	g.mail = early // the proposal's messages are slower than the answers to the change
+	g.deliver()
+	require.Equal(t, []Done{{ID: 1}}, find[Done](a))
+	require.Equal(t, Follower, a.role)
+	require.Equal(t, []consensus.Rejected{{ID: 5, Err: coterie.ErrUnknownOutcome}}, find[consensus.Rejected](a))
+	require.True(t, g.nodes["b"].role == Leader || g.nodes["c"].role == Leader, "nobody waited for a timeout")
+	g.advance(5 * testTimeout)
+	require.Equal(t, Follower, a.role)
+}
+
 // TestReadsAreRefusedInTheEnd: a follower whose leader is gone does not keep a reader waiting for ever.
 func TestReadsAreRefusedInTheEnd(t *testing.T) {
 	g := newGroup(t, 3, nil)

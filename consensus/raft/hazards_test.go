@@ -351,6 +351,17 @@ func TestCompactionRemembersTheVote(t *testing.T) {
 	require.EqualValues(t, "b", c.vote)
 }
 
+// TestVoterRefusesSnapshotWithoutData: what a witness can do with, a voter cannot.
+func TestVoterRefusesSnapshotWithoutData(t *testing.T) {
+	g := newGroup(t, 3, nil)
+	b := g.nodes["b"]
+	m := message{kind: kindSnapshot, term: 3, index: 4, at: 2, members: b.conf.Membership}
+	require.NoError(t, b.Step(g.now, "a", m.encode(nil)))
+	b.ready()
+	require.Zero(t, b.base.index)
+	require.Zero(t, b.committed)
+}
+
 // TestSnapshotReplacesConfigurationsOfAnotherHistory: a log that contradicts a snapshot goes with the configurations in
 // it.
 func TestSnapshotReplacesConfigurationsOfAnotherHistory(t *testing.T) {

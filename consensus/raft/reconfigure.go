@@ -238,6 +238,17 @@ func (c *Core) afterCommit() {
 			c.send(next, &message{kind: kindTimeoutNow, term: c.term})
 		}
 		c.becomeFollower(c.term, "")
+		c.forsakeProposals()
+	}
+}
+
+// forsakeProposals answers for what is not committed when a node leaves: it will not learn what becomes of it.
+func (c *Core) forsakeProposals() {
+	for i := c.committed; i < c.log.last(); i++ {
+		if e := c.log.at(i + 1); e.ID != 0 {
+			c.reject(e.ID, coterie.ErrUnknownOutcome)
+			e.ID = 0
+		}
 	}
 }
 
