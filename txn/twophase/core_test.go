@@ -200,3 +200,50 @@ func TestCheckpointsKeepTheJournalShort(t *testing.T) {
 	w.advance(time.Minute)
 	require.NoError(t, w.check())
 }
+
+// A participant that tells another "aborted" without having been told so by the coordinator must never vote yes, also
+// after a crash, and also if its resource would.
+func TestRefusalIsDurableBeforeItIsTold(t *testing.T) {
+	p := startedCore(t, "p")
+	require.NoError(t, p.Enlist(testEpoch, "c/1/1"))
+	require.NoError(t, tell(p, "q", message{kind: kindInquire, id: "c/1/1", peer: true}))
+	r := p.Ready()
+	require.Len(t, r.Save, 1)
+	var said []string
+	for _, e := range r.Send {
+		m, err := decodeMessage(e.Payload)
+		require.NoError(t, err)
+		require.False(t, e.Early, "not before it is durable")
+		said = append(said, string(e.To)+": "+m.String())
+	}
+	require.Equal(t, []string{"c: Vote c/1/1 no", "q: Answer c/1/1 aborted"}, said)
+
+	again, err := NewCore(Config{ID: "p"})
+	require.NoError(t, err)
+	require.NoError(t, again.Replay((&record{kind: recordCheckpoint, node: "p", epoch: 1}).encode()))
+	require.NoError(t, again.Replay(r.Save[0]))
+	again.Tick(testEpoch)
+	require.Contains(t, effects(again), "AbortAsked", "the resource may not have heard of it")
+	require.NoError(t, tell(again, "c", message{kind: kindPrepare, id: "c/1/1", members: []coterie.NodeID{"p", "q"}}))
+	require.Equal(t, "0 saved, c: Vote c/1/1 no", effects(again))
+	require.NoError(t, again.Settled(testEpoch, "c/1/1"))
+	require.Len(t, again.Status().Taking, 1, "kept until the coordinator says that it knows")
+	require.NoError(t, tell(again, "c", message{kind: kindAnswer, id: "c/1/1", outcome: aborted}))
+	require.Empty(t, again.Status().Taking)
+}
+
+// An abort, or the question of another, while the resource still prepares: whatever it votes then, it is told to abort.
+func TestAbortWhileTheResourcePrepares(t *testing.T) {
+	for _, m := range []message{
+		{kind: kindDecision, id: "c/1/1", outcome: aborted},
+		{kind: kindInquire, id: "c/1/1", peer: true},
+	} {
+		p := startedCore(t, "p")
+		require.NoError(t, tell(p, "c", message{kind: kindPrepare, id: "c/1/1", members: []coterie.NodeID{"p", "c"}}))
+		require.NoError(t, tell(p, "c", m))
+		p.Ready()
+		require.NoError(t, p.Voted(testEpoch, "c/1/1", txn.Yes, ""))
+		require.Equal(t, "0 saved, twophase.AbortAsked", effects(p), "%v", &m)
+		require.Zero(t, p.Status().InDoubt)
+	}
+}
