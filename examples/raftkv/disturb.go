@@ -39,6 +39,9 @@ func (l *load) disturb(ctx context.Context, todo chan<- pair) error {
 	}
 }
 
+// settle is how long the load goes on between two changes.
+const settle = time.Second
+
 // newcomers are the replicas that join.
 var newcomers = []coterie.NodeID{"d", "e"}
 
@@ -58,6 +61,9 @@ func (c *cluster) reserve() error {
 // growAndShrink adds two replicas, which become voters when they have caught up, and then removes two of the first
 // three, the leader among them, in one step.
 func (l *load) growAndShrink(ctx context.Context) error {
+	if err := sleep(ctx, settle); err != nil {
+		return err
+	}
 	var grow raft.Change
 	for _, id := range newcomers {
 		if err := l.create(ctx, id); err != nil {
@@ -67,6 +73,9 @@ func (l *load) growAndShrink(ctx context.Context) error {
 	}
 	l.ids = append(l.ids, newcomers...)
 	if err := l.reconfigure(ctx, grow, func(m raft.Membership) bool { return len(m.Voters()) == 5 && !m.Joint() }); err != nil {
+		return err
+	}
+	if err := sleep(ctx, settle); err != nil {
 		return err
 	}
 	leader, err := l.leader(ctx)
@@ -88,6 +97,9 @@ func (l *load) growAndShrink(ctx context.Context) error {
 			return err
 		}
 		l.ids = slices.DeleteFunc(l.ids, func(other coterie.NodeID) bool { return other == id })
+	}
+	if err := sleep(ctx, settle); err != nil {
+		return err
 	}
 	l.disturbances = fmt.Sprintf("grown to 5 replicas, shrunk to %v by removing %v, the leader %s among them", l.ids, leave, leader)
 	return nil
