@@ -123,6 +123,11 @@ func (c *GCounter) Merge(o GCounter) {
 	i := 0
 	for j := range o.rest {
 		from := &o.rest[j]
+		if i < len(c.rest) && c.rest[i].id == from.id { // most often both know the same replicas
+			c.rest[i].n = max(c.rest[i].n, from.n)
+			i++
+			continue
+		}
 		for i < len(c.rest) && c.rest[i].id != from.id && c.rest[i].id < from.id {
 			i++
 		}

@@ -42,10 +42,21 @@ func (s *ORSet[E]) init() *orset[E] {
 func (s *ORSet[E]) Add(id coterie.NodeID, e E) (delta ORSet[E]) {
 	set := s.init()
 	d := &singleORSet[E]{}
-	var room [4]ref
-	set.supersede(set.refs(room[:0], e), &d.set.kernel)
+	fresh := false
+	if set.index.first != nil {
+		_, found := set.index.first[e]
+		fresh = !found
+	}
+	if !fresh {
+		var room [4]ref
+		set.supersede(set.refs(room[:0], e), &d.set.kernel)
+	}
 	dot, r := set.add(id, member[E]{e})
-	set.added(r, member[E]{e})
+	if fresh {
+		set.index.first[e] = r
+	} else {
+		set.added(r, member[E]{e})
+	}
 	d.set.setSingle(dot, member[E]{e}, &d.mem)
 	d.set.small = 1
 	return ORSet[E]{&d.set}
