@@ -194,7 +194,7 @@ func (c *Core) encodeAppend(prev uint64, stripped bool) batch {
 	}
 	m := c.appendMessage(prev)
 	m.count = int(last - prev)
-	payload := appendHeader(header(make([]byte, 0, 2+8*10+size), kindAppend, c.term), &m)
+	payload := appendHeader(header(make([]byte, 0, m.headerLen()+size), kindAppend, c.term), &m)
 	entries := c.log.slice(prev, last)
 	for i := range entries {
 		if stripped && !entries[i].Internal {
@@ -209,6 +209,15 @@ func (c *Core) encodeAppend(prev uint64, stripped bool) batch {
 }
 
 func uvarintLen(v uint64) int { return (bits.Len64(v|1) + 6) / 7 }
+
+// headerLen is how many bytes an append has before its entries.
+func (m *message) headerLen() int {
+	n := 3 // format, kind and calm
+	for _, v := range [...]uint64{m.term, m.index, m.at, m.commit, m.round, m.epoch, uint64(m.count)} {
+		n += uvarintLen(v)
+	}
+	return n
+}
 
 // handleAppendReply is a peer's answer, or the leader's own from its disk.
 func (c *Core) handleAppendReply(from coterie.NodeID, m *message) {
