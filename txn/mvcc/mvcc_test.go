@@ -115,6 +115,22 @@ func TestReadOnlyAnomaly(t *testing.T) {
 	require.ErrorIs(t, withdraw.Commit(ctx, ""), ErrConflict)
 }
 
+// The same, but the read-only transaction is the last to end: then it is the one that must go.
+func TestReadOnlyAnomalyThatEndsLast(t *testing.T) {
+	s := open(t, Config{})
+	put(t, s, "checking", "0", "saving", "0")
+	withdraw := s.Begin()
+	require.Equal(t, "0", get(withdraw, "checking"))
+	require.Equal(t, "0", get(withdraw, "saving"))
+	put(t, s, "saving", "20")
+	report := s.Begin()
+	require.Equal(t, "20", get(report, "saving"))
+	require.NoError(t, withdraw.Put("checking", []byte("-11")))
+	require.NoError(t, withdraw.Commit(ctx, ""))
+	require.Equal(t, "0", get(report, "checking"))
+	require.ErrorIs(t, report.Commit(ctx, ""), ErrConflict)
+}
+
 func TestFirstCommitterWins(t *testing.T) {
 	s := open(t, Config{Level: Snapshot})
 	put(t, s, "n", "1")
