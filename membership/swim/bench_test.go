@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// BenchmarkSim runs a thousand members; the package benchmarks has it too, beside others.
 func BenchmarkSim(b *testing.B) {
 	t := &testing.T{}
 	c := newCluster(t, 1000, sim.Config{Seed: 1}, nil)
