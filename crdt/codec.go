@@ -40,13 +40,12 @@ const (
 	kindORMap
 	kindList
 	kindCausalCounter
-	kindDeltaLog
 )
 
 var kindNames = [...]string{
 	"?", "grow-only counter", "counter", "bounded counter", "grow-only set", "two-phase set", "last-writer-wins set",
 	"observed-remove set", "remove-wins set", "enable-wins flag", "disable-wins flag", "last-writer-wins register",
-	"multi-value register", "last-writer-wins map", "observed-remove map", "list", "causal counter", "delta log",
+	"multi-value register", "last-writer-wins map", "observed-remove map", "list", "causal counter",
 }
 
 func (k kind) String() string {

@@ -100,6 +100,7 @@ func Run[T any, P State[T]](t *testing.T, s Suite[T]) {
 			r.checkLaws()
 			r.checkDelivery()
 			r.checkEncoding()
+			r.checkDiff()
 		})
 	})
 	t.Run("aliasing", func(t *testing.T) {
@@ -312,6 +313,31 @@ func (r *run[T, P]) checkEncoding() {
 	r.equal("a state and what was decoded of its encoding", a, read)
 	r.equal("merging a state and what was decoded of it", join[T, P](b, a), join[T, P](b, read))
 	r.equal("merging into a state and into what was decoded", join[T, P](a, b), join[T, P](read, b))
+}
+
+// differ is what a type has that tells by a digest what another state lacks.
+type differ[T any] interface {
+	AppendDigest(b []byte) ([]byte, error)
+	Diff(digest []byte) (T, error)
+}
+
+// checkDiff checks, for a type with digests, that the difference does what the whole state would.
+func (r *run[T, P]) checkDiff() {
+	a := r.states[rapid.IntRange(0, len(r.states)-1).Draw(r.t, "digested")]
+	b := r.states[rapid.IntRange(0, len(r.states)-1).Draw(r.t, "differing")]
+	from, ok := any(&b).(differ[T])
+	if !ok {
+		return
+	}
+	digest, err := any(&a).(differ[T]).AppendDigest(nil)
+	if err != nil {
+		r.t.Fatalf("digest: %v", err)
+	}
+	diff, err := from.Diff(digest)
+	if err != nil {
+		r.t.Fatalf("difference: %v", err)
+	}
+	r.equal("a merged with b, and with what it lacks of b", join[T, P](a, b), join[T, P](a, diff))
 }
 
 // checkAliasing checks that after a merge, changes of one side are not seen in the other, nor in deltas or copies.
