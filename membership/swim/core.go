@@ -29,7 +29,7 @@ type Core struct {
 	now     int64     // nanoseconds since epoch
 	started bool
 
-	table map[string]*member // by id
+	table index
 	self  *member
 	order []*member // others in the order in which they are probed; those no longer up leave when it is shuffled
 	next  int       // index in order of the next one
@@ -79,7 +79,6 @@ func NewCore(cfg Config) (*Core, error) {
 	c := &Core{
 		cfg: cfg, keys: keys, nonces: nonces{seed: cfg.Seed},
 		rand:    rand.New(rand.NewPCG(cfg.Seed, 0x5157494d)),
-		table:   make(map[string]*member),
 		joining: len(cfg.Seeds) > 0,
 	}
 	for _, at := range c.timers() {
@@ -202,7 +201,9 @@ func (c *Core) Step(now time.Time, from coterie.NodeID, payload []byte) error {
 		return err
 	}
 	msgs, err := decode(c.msgs[:0], body)
-	c.msgs = msgs
+	if cap(msgs) <= 128 { // a whole view would keep much
+		c.msgs = msgs
+	}
 	if err != nil {
 		c.metrics.Malformed++
 		return err
@@ -308,7 +309,7 @@ const maxMembers = 1 << 17
 
 // meet takes in a member that was unknown.
 func (c *Core) meet(r *record, from coterie.NodeID, how source) {
-	if len(c.table) >= maxMembers {
+	if c.table.count >= maxMembers {
 		c.metrics.Ignored++
 		return
 	}
@@ -425,7 +426,7 @@ func (c *Core) forget() {
 	c.forgetAt = c.now + int64(c.cfg.ForgetAfter/8)
 	before := c.now - int64(c.cfg.ForgetAfter)
 	var old []*member
-	for _, m := range c.table {
+	for m := range c.table.all {
 		if !m.up() && m.since <= before && m != c.self {
 			old = append(old, m)
 		}
@@ -439,7 +440,7 @@ func (c *Core) forget() {
 		}
 		if m.flags == 0 && m.ext == nil {
 			c.emit(membership.EventForget, m)
-			delete(c.table, m.id())
+			c.table.remove(m)
 		}
 	}
 	if len(c.order) > 2*c.ups {

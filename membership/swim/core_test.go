@@ -172,8 +172,9 @@ func TestViewIsAJoin(t *testing.T) {
 // requireInvariants checks what Core's comment promises, and the books against a count.
 func requireInvariants(t require.TestingT, c *Core) {
 	ups, hash, suspects := 0, uint64(0), 0
-	for id, m := range c.table {
-		require.Equal(t, id, m.id())
+	for m := range c.table.all {
+		id := m.id()
+		require.Equal(t, m, c.table.get(id))
 		if m.up() {
 			ups++
 			hash += m.hash()
@@ -192,7 +193,7 @@ func requireInvariants(t require.TestingT, c *Core) {
 		}
 	}
 	require.Equal(t, []any{ups, hash, suspects}, []any{c.ups, c.hash, len(c.suspects)})
-	require.Equal(t, c.self, c.table[string(c.cfg.ID)])
+	require.Equal(t, c.self, c.table.get(string(c.cfg.ID)))
 	require.True(t, c.self.state == membership.Alive || c.self.state == membership.Left)
 	require.True(t, c.health >= 0 && c.health <= maxHealth)
 }
@@ -214,7 +215,7 @@ func TestConfirmationsAreOfDifferentMembers(t *testing.T) {
 	}
 	suspect := func(by string) int64 {
 		mustStep(t, c, packet(says{id: "m1", state: membership.Suspect, life: 1, by: by}))
-		return c.table["m1"].ext.suspicion.deadline
+		return c.table.get("m1").ext.suspicion.deadline
 	}
 	first := suspect("a")
 	require.Equal(t, first, suspect("a"))
@@ -223,7 +224,7 @@ func TestConfirmationsAreOfDifferentMembers(t *testing.T) {
 	require.Equal(t, second, suspect("a"))
 	require.Less(t, suspect("c"), second)
 	least := suspect("d")
-	require.Equal(t, c.table["m1"].ext.suspicion.began+c.leastSuspicion(), least)
+	require.Equal(t, c.table.get("m1").ext.suspicion.began+c.leastSuspicion(), least)
 	require.Equal(t, least, suspect("e"), "never below the least")
 }
 
@@ -441,5 +442,32 @@ func TestQueueIsFair(t *testing.T) {
 		}
 		require.Zero(t, q.count)
 		require.Zero(t, q.bytes)
+	})
+}
+
+// The index agrees with a map.
+func TestIndexIsAMap(t *testing.T) {
+	testsize.Checks(t, 100, 5000)
+	rapid.Check(t, func(t *rapid.T) {
+		var x index
+		want := map[string]*member{}
+		for range rapid.IntRange(1, 200).Draw(t, "operations") {
+			id := fmt.Sprint(rapid.IntRange(0, 40).Draw(t, "id"))
+			switch m := want[id]; {
+			case m == nil:
+				require.Nil(t, x.get(id))
+				m = &member{}
+				m.setText(id, "", "")
+				x.add(m)
+				want[id] = m
+			case rapid.Bool().Draw(t, "remove"):
+				x.remove(m)
+				delete(want, id)
+			}
+			require.Equal(t, len(want), x.count)
+			for id, m := range want {
+				require.Same(t, m, x.get(id))
+			}
+		}
 	})
 }

@@ -39,6 +39,9 @@ func (l *level) pop() *change {
 	l.items[l.head] = nil
 	if l.head++; l.head == len(l.items) {
 		l.items, l.head = l.items[:0], 0
+		if cap(l.items) > 64 { // the flood is over
+			l.items = nil
+		}
 	}
 	return ch
 }

@@ -118,7 +118,7 @@ func (c *Core) takeMeta(msg *message) {
 		return
 	}
 	m.ext.fetch = nil
-	c.setText(m, m.id(), m.address(), string(f.data))
+	m.setText(m.id(), m.address(), string(f.data))
 	c.emit(membership.EventUpdate, m)
 	c.startFetches()
 }

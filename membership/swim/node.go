@@ -90,7 +90,7 @@ func (r router) Send(to coterie.NodeID, payload []byte) error {
 	}
 	address := ""
 	r.core.do(func(c *Core) {
-		if m := c.table[string(to)]; m != nil {
+		if m := c.table.get(string(to)); m != nil {
 			address = m.address()
 		}
 	})

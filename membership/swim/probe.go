@@ -164,7 +164,7 @@ func (c *Core) nacked(number uint64) {
 
 // answer acknowledges a ping. Whom this member holds for gone is told so, and can refute it.
 func (c *Core) answer(from coterie.NodeID, m *message) {
-	sender := c.table[string(from)]
+	sender := c.table.get(string(from))
 	c.begin()
 	if m.padded {
 		c.packet = appendPadded(c.packet, kindAck, m.number, c.cfg.MaxPacket)

@@ -83,7 +83,7 @@ func (c *Core) retry() {
 	})
 	c.targets = c.targets[:0]
 	for _, id := range c.cfg.Seeds {
-		if m := c.table[string(id)]; m == nil || m.state == membership.Dead || m.state == membership.Left {
+		if m := c.table.get(string(id)); m == nil || m.state == membership.Dead || m.state == membership.Left {
 			c.targets = append(c.targets, id)
 		}
 	}
@@ -102,7 +102,7 @@ func (c *Core) retry() {
 func (c *Core) sendDigest(to coterie.NodeID) {
 	c.begin()
 	c.addMember(c.self)
-	if m := c.table[string(to)]; m != nil && !m.up() {
+	if m := c.table.get(string(to)); m != nil && !m.up() {
 		c.addMember(m) // it shall speak up
 	}
 	c.packet = wire.AppendUint64(append(c.packet, kindDigest), c.hash)
@@ -130,8 +130,8 @@ const viewPart = 32 << 10
 // sendView sends all that is known of all, in parts each of which can be understood alone.
 func (c *Core) sendView(to coterie.NodeID, reply bool) {
 	c.metrics.Syncs++
-	all := make([]*member, 0, len(c.table))
-	for _, m := range c.table {
+	all := make([]*member, 0, c.table.count)
+	for m := range c.table.all {
 		all = append(all, m)
 	}
 	slices.SortFunc(all, func(a, b *member) int { return cmp.Compare(a.id(), b.id()) })
@@ -232,7 +232,7 @@ func (c *Core) Update(now time.Time, meta []byte) error {
 // by itself when it hears of that. Errors: ErrUnknownMember, and one for a member that is alive or suspect.
 func (c *Core) Remove(now time.Time, id coterie.NodeID) error {
 	c.advance(now)
-	m := c.table[string(id)]
+	m := c.table.get(string(id))
 	switch {
 	case m == nil:
 		return fmt.Errorf("%w: %q", ErrUnknownMember, id)

@@ -80,12 +80,15 @@ func newer(r *record, m *member) bool {
 func same(r *record, m *member) bool { return r.inc == m.inc && r.life == m.life }
 
 // lookup finds a member, nil if it is unknown.
-func (c *Core) lookup(id []byte) *member { return c.table[string(id)] }
+func (c *Core) lookup(id []byte) *member {
+	return c.table.get(string(id))
+}
 
 // insert adds a member in no particular state.
 func (c *Core) insert(r *record) *member {
 	m := &member{}
 	c.fill(m, r)
+	c.table.add(m)
 	return m
 }
 
@@ -107,16 +110,12 @@ func (c *Core) fill(m *member, r *record) {
 	}
 	m.inc, m.life, m.metaSize = r.inc, r.life, r.metaSize
 	if m.address() != string(r.addr) || m.meta() != meta || m.text == "" {
-		c.setText(m, string(r.id), string(r.addr), meta)
+		m.setText(string(r.id), string(r.addr), meta)
 	}
 }
 
-func (c *Core) setText(m *member, id, address, meta string) {
-	if m.text != "" {
-		delete(c.table, m.id()) // lest the key pin the old text
-	}
+func (m *member) setText(id, address, meta string) {
 	m.text, m.idLen, m.addrLen = id+address+meta, uint8(len(id)), uint8(len(address))
-	c.table[m.id()] = m
 }
 
 // list puts a member at a random place of the probe order (SWIM, section 4.3).
@@ -195,8 +194,8 @@ func (c *Core) emit(kind membership.Kind, m *member) {
 
 // Members returns what is known of each member, this one included, sorted by ID: values that are safe to keep.
 func (c *Core) Members() []membership.Member[[]byte] {
-	members := make([]membership.Member[[]byte], 0, len(c.table))
-	for _, m := range c.table {
+	members := make([]membership.Member[[]byte], 0, c.table.count)
+	for m := range c.table.all {
 		members = append(members, c.value(m))
 	}
 	slices.SortFunc(members, func(a, b membership.Member[[]byte]) int { return cmp.Compare(a.ID, b.ID) })
@@ -205,7 +204,7 @@ func (c *Core) Members() []membership.Member[[]byte] {
 
 // Member returns what is known of one member, false if it is unknown.
 func (c *Core) Member(id coterie.NodeID) (membership.Member[[]byte], bool) {
-	m := c.table[string(id)]
+	m := c.table.get(string(id))
 	if m == nil {
 		return membership.Member[[]byte]{}, false
 	}
