@@ -5,7 +5,7 @@ type bug uint8
 
 const (
 	_                    bug = iota
-	bugLateRenewal           // a lease is renewed by a renewal that comes after its end
+	bugLateRenewal           // a lease that has ended is renewed
 	bugForgetfulSnapshot     // numbers that were given are given again after a snapshot
 	bugGrantDead             // it is the turn of a waiter that has gone
 )

@@ -96,11 +96,7 @@ func (s *Store) Apply(e coterie.Entry) []byte {
 	defer s.mu.Unlock()
 	s.now = e.Time
 	// First what has ended: nothing may lean on it, and no renewal may come too late and still count.
-	if s.bug != bugLateRenewal {
-		s.expire()
-	} else {
-		defer s.expire()
-	}
+	s.expire()
 	if len(e.Command) == 0 {
 		return nil // a tick
 	}
@@ -124,7 +120,7 @@ func (s *Store) execute(index uint64, c *command) ([]byte, error) {
 		s.leases.grant(index, c.ttl, s.now)
 		return wire.AppendUvarint(answer(s.revision), index), nil
 	case cmdKeepAlive:
-		if !s.leases.renew(c.lease, s.now) {
+		if !s.leases.renew(c.lease, s.now) && s.bug != bugLateRenewal {
 			return nil, fmt.Errorf("%w: %d", ErrNoLease, c.lease)
 		}
 	case cmdRevoke:
