@@ -15,8 +15,9 @@ type call struct {
 	method  *method
 	tag     tag
 	payload []byte
-	stream  *stream // nil for a unary call
-	began   time.Time
+	stream  *stream   // nil for a unary call
+	began   time.Time // when the request was read
+	waited  bool      // for a goroutine to run it
 }
 
 // origin is where a call came from.
@@ -28,7 +29,7 @@ type origin interface {
 }
 
 // newCall makes a call of a request, or says why not.
-func (s *Server) newCall(q *request, from origin) (*call, *Error) {
+func (s *Server) newCall(q *request, from origin, now time.Time) (*call, *Error) {
 	m := (*s.methods.Load())[string(q.method)]
 	switch {
 	case m == nil:
@@ -41,7 +42,7 @@ func (s *Server) newCall(q *request, from origin) (*call, *Error) {
 		s.counters.tooLarge.Add(1)
 		return nil, refusal(TooLarge, "request of %d bytes, at most %d", len(q.payload), s.cfg.MaxMessage)
 	}
-	c := &call{from: from, id: q.id, method: m, tag: q.tag, payload: q.payload, began: time.Now()}
+	c := &call{from: from, id: q.id, method: m, tag: q.tag, payload: q.payload, began: now}
 	c.trace = q.trace
 	if q.timeout > 0 {
 		const most = uint64(365 * 24 * time.Hour / time.Microsecond)
@@ -71,7 +72,7 @@ func (s *Server) run(c *call, buf []byte) []byte {
 	var failure *Error
 	payload := buf[:0]
 	silent := false
-	switch err := c.Err(); {
+	switch err := c.ended(); {
 	case err != nil:
 		failure = &Error{Code: CodeOf(err), Message: "rpc: ended while it waited", NotRun: true}
 	case c.tag.session != 0:
@@ -87,6 +88,16 @@ func (s *Server) run(c *call, buf []byte) []byte {
 		return buf
 	}
 	return c.from.answer(c, buf, failure, payload)
+}
+
+// ended tells whether the caller has stopped waiting before the handler began.
+func (c *call) ended() error {
+	if c.waited {
+		return c.Err()
+	}
+	c.mu.Lock() // without a look at the clock, of which a call that just came has no need
+	defer c.mu.Unlock()
+	return c.err
 }
 
 // invoke calls the handler. The payload is built in buf if there is room.

@@ -24,6 +24,8 @@ type connLink struct {
 	wg     sync.WaitGroup
 	live   atomic.Pointer[clientConn] // takes new calls; nil if there is none
 
+	waiters sync.Pool // of *waiter
+
 	mu      sync.Mutex // guards what follows
 	dialing *dialing   // nil if nobody dials
 	conns   map[*clientConn]struct{}
@@ -197,12 +199,18 @@ type waiter struct {
 	head []byte // a buffer
 }
 
-var waiters = sync.Pool{New: func() any { return &waiter{done: make(chan struct{}, 1)} }}
+// waiter takes one that serves again. Each link has its own: a channel must not leave a synctest bubble.
+func (l *connLink) waiter() *waiter {
+	if w, ok := l.waiters.Get().(*waiter); ok {
+		return w
+	}
+	return &waiter{done: make(chan struct{}, 1)}
+}
 
-func (w *waiter) recycle() {
+func (l *connLink) recycle(w *waiter) {
 	w.answer, w.err, w.stream, w.size = response{}, nil, nil, 0
 	if cap(w.head) <= 1<<10 {
-		waiters.Put(w)
+		l.waiters.Put(w)
 	}
 }
 
@@ -289,17 +297,17 @@ func (l *connLink) start(ctx context.Context, q *request, w *waiter, outer conte
 }
 
 func (l *connLink) call(ctx context.Context, q *request, outer context.Context) ([]byte, error) {
-	w := waiters.Get().(*waiter)
+	w := l.waiter()
 	c, err := l.start(ctx, q, w, outer)
 	if err != nil {
-		w.recycle()
+		l.recycle(w)
 		return nil, err
 	}
 	select {
 	case <-w.done:
 	case <-ctx.Done():
 		if c.take(q.id) != nil {
-			w.recycle()
+			l.recycle(w)
 			if outer.Err() != nil {
 				c.out.pushNote(kindCancel, note{id: q.id})
 			}
@@ -308,7 +316,7 @@ func (l *connLink) call(ctx context.Context, q *request, outer context.Context) 
 		<-w.done
 	}
 	payload, failure, err := w.answer.payload, w.answer.err, w.err
-	w.recycle()
+	l.recycle(w)
 	if err != nil {
 		return nil, err
 	}

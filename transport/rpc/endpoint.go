@@ -134,7 +134,7 @@ func (e *Endpoint) request(from coterie.NodeID, body []byte) error {
 		_ = e.send(from, &response{id: q.id, err: refusal(UnknownMethod, "no server at %s", e.transport.LocalID())})
 		return nil
 	}
-	c, failure := e.server.newCall(&q, e)
+	c, failure := e.server.newCall(&q, e, time.Now())
 	if failure != nil {
 		_ = e.send(from, &response{id: q.id, err: failure})
 		return nil

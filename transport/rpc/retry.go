@@ -12,23 +12,28 @@ import (
 	"github.com/coterie-go/coterie"
 )
 
+// requests are for the calls that clients make: nobody has one when its call is over.
+var requests = sync.Pool{New: func() any { return new(request) }}
+
 // do makes a call as often as its semantics allow.
 func (c *Client) do(ctx context.Context, m *clientMethod, payload []byte) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	q := request{method: m.name, payload: payload, trace: TraceOf(ctx)}
+	q := requests.Get().(*request)
+	defer requests.Put(q)
+	*q = request{method: m.name, payload: payload, trace: TraceOf(ctx)}
 	if len(q.trace.State) > maxTraceState {
 		q.trace.State = "" // section 3.3.1.5: rather none than a part
 	}
 	switch {
 	case c.options.Semantics == AtLeastOnce:
-		answer, _, err := c.retry(ctx, m, &q)
+		answer, _, err := c.retry(ctx, m, q)
 		return answer, err
 	case c.options.Semantics == AtMostOnce || c.cfg.Endpoint != nil:
-		return c.once(ctx, m, &q)
+		return c.once(ctx, m, q)
 	}
-	return c.try(ctx, &q)
+	return c.try(ctx, q)
 }
 
 // try makes one try that counts. Of a server that is shutting down, and says that it has not begun, another
@@ -68,6 +73,11 @@ func (c *Client) once(ctx context.Context, m *clientMethod, q *request) ([]byte,
 			return answer, err
 		}
 		c.dropSession(s)
+		if c.cfg.Endpoint != nil {
+			// A transport may repeat: the server refused this copy of the request, and had executed another before it
+			// forgot the session.
+			return nil, fmt.Errorf("%w: %w", coterie.ErrUnknownOutcome, err)
+		}
 		if unknown || ctx.Err() != nil {
 			return nil, err
 		}

@@ -161,17 +161,22 @@ func (c *serverConn) greet() (*frame.Reader, error) {
 
 // read takes frames until the connection ends.
 func (c *serverConn) read(reader *frame.Reader) error {
+	var now time.Time
 	for {
-		if !reader.Buffered() {
+		fresh := !reader.Buffered()
+		if fresh {
 			c.out.awaitRoom(c.server.cfg.QueueBytes)
 		}
 		k, body, err := reader.Next()
 		if err != nil {
 			return err
 		}
+		if fresh {
+			now = time.Now() // once for all that one read brings
+		}
 		switch k {
 		case kindRequest:
-			err = c.request(body)
+			err = c.request(body, now)
 		case kindCancel, kindEnd:
 			err = c.note(k, body)
 		case kindCredit:
@@ -190,12 +195,12 @@ func (c *serverConn) read(reader *frame.Reader) error {
 }
 
 // request starts a call. An error is for what a client of this package does not do.
-func (c *serverConn) request(body []byte) error {
+func (c *serverConn) request(body []byte, now time.Time) error {
 	var q request
 	if err := q.decode(body); err != nil {
 		return err
 	}
-	each, failure := c.server.newCall(&q, c)
+	each, failure := c.server.newCall(&q, c, now)
 	if failure != nil {
 		c.refuse(q.id, failure)
 		return nil

@@ -48,6 +48,7 @@ func (w *workers) start(c *call) bool {
 	if len(w.waiting) >= w.queue {
 		return false
 	}
+	c.waited = true
 	w.waiting = append(w.waiting, c)
 	return true
 }
