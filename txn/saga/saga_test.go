@@ -416,6 +416,45 @@ func TestCompensationRetriesAreBounded(t *testing.T) {
 	})
 }
 
+// A step that took effect before a crash hid it is undone, also if it is refused when it is tried again, and if the saga's
+// time is over before it is.
+func TestStepThatHappenedBeforeACrash(t *testing.T) {
+	for _, late := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newServices()
+			j := &crashJournal{s: s}
+			crashed := false
+			define := func() saga.Definition {
+				return trip(s, func(saga.Call) error {
+					if crashed {
+						return saga.Refuse(errSeats)
+					}
+					s.mu.Lock()
+					s.crash = []int{s.points + 2} // after the effect
+					s.mu.Unlock()
+					return nil
+				})
+			}
+			e, err := saga.Start(saga.Config{Journal: j, Definitions: []saga.Definition{define()}})
+			require.NoError(t, err)
+			require.ErrorIs(t, e.Run(t.Context(), "trip", "1", nil), coterie.ErrUnknownOutcome)
+			require.ErrorIs(t, e.Close(), errCrash)
+			require.Contains(t, s.log, "d")
+			crashed, s.dead = true, false
+			if late {
+				time.Sleep(2 * time.Hour)
+			}
+			e, err = saga.Start(saga.Config{Journal: j, Definitions: []saga.Definition{define()}})
+			require.NoError(t, err)
+			defer e.Close()
+			require.ErrorIs(t, e.Wait(t.Context(), "1"), saga.ErrCompensated)
+			status, err := e.Status("1")
+			require.NoError(t, err)
+			require.NoError(t, verdict(s, status, saga.Compensated))
+		})
+	}
+}
+
 // When one of parallel steps fails the others are told to stop, and all that may have happened is undone.
 func TestParallelSteps(t *testing.T) {
 	s := newServices()
