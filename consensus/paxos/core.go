@@ -216,8 +216,7 @@ func (c *Core) check(from coterie.NodeID, m *message) error {
 	}
 	switch m.kind {
 	case kindPromise, kindAccept, kindChosen:
-		var err error
-		if m.values, err = m.readValues(m.values); err != nil {
+		if err := m.readValues(); err != nil {
 			return err
 		}
 		return c.contradicts(m)
@@ -228,14 +227,10 @@ func (c *Core) check(from coterie.NodeID, m *message) error {
 
 // contradicts returns an error for a message by which a chosen value would change: somebody has lost its disk, or lies.
 func (c *Core) contradicts(m *message) error {
-	for i := range m.values {
+	for i := range m.metas {
 		s, _ := c.log.get(m.first + uint64(i))
-		if s == nil {
-			continue
-		}
-		v := &m.values[i]
 		// Else it may be legitimate: acceptors hold what was never chosen, and deposed leaders propose it.
-		if s.state == chosen && v.state == chosen && s.origin != v.origin {
+		if v := &m.metas[i]; s != nil && s.state == chosen && v.state == chosen && c.log.ballot(s.origin) != v.origin {
 			return m.wrong("contradicts what is chosen")
 		}
 	}

@@ -39,8 +39,8 @@ func (c *Core) checkInvariants() {
 		}
 	}
 	if n := c.log.last(); n > c.log.start {
-		if s, _ := c.log.at(n); c.promised.Less(s.ballot) && s.state == accepted {
-			panic(fmt.Sprintf("paxos: slot %d accepted in %v, promised %v", n, s.ballot, c.promised))
+		if s, _ := c.log.at(n); s.state == accepted && c.promised.Less(c.log.ballot(s.ballot)) {
+			panic(fmt.Sprintf("paxos: slot %d accepted in %v, promised %v", n, c.log.ballot(s.ballot), c.promised))
 		}
 	}
 	if c.pending < 0 || c.waiting < 0 {

@@ -53,7 +53,7 @@ func (c *Core) hear(from coterie.NodeID, ballot Ballot, through uint64) {
 		c.toldBallot, c.told = ballot, 0
 	}
 	for i := max(c.told, c.chosen) + 1; i <= min(through, c.log.last()); i++ {
-		if s, _ := c.log.at(i); s.state == accepted && (s.ballot == ballot || c.bugs.hearAny) {
+		if s, _ := c.log.at(i); s.state == accepted && (c.log.ballot(s.ballot) == ballot || c.bugs.hearAny) {
 			s.state = chosen
 		}
 	}
@@ -169,9 +169,10 @@ func (c *Core) handleChosen(from coterie.NodeID, m *message, payload []byte) {
 	if m.first > c.chosen+1 || last <= c.chosen || m.count == 0 {
 		return // it was not asked for, or has been answered
 	}
-	for i := range m.values {
+	for i := range m.entries {
 		if n := m.first + uint64(i); n > c.chosen {
-			c.learnValue(n, &m.values[i])
+			v := m.value(i)
+			c.learnValue(n, &v)
 		}
 	}
 	c.save(payload, last)
@@ -189,8 +190,8 @@ func (c *Core) handleChosen(from coterie.NodeID, m *message, payload []byte) {
 // learnValue makes a slot chosen. What this node itself has accepted there stays if it is the same.
 func (c *Core) learnValue(i uint64, v *value) {
 	v.state = chosen
-	if s, _ := c.log.get(i); s != nil && s.state == accepted && s.origin == v.origin {
-		v.ballot = s.ballot
+	if s, _ := c.log.get(i); s != nil && s.state == accepted && c.log.ballot(s.origin) == v.origin {
+		v.ballot = c.log.ballot(s.ballot)
 	}
 	c.put(i, v)
 }

@@ -7,11 +7,14 @@ import (
 
 // slot is what the node knows of one instance of Paxos, beside its value, which stands in entries.
 type slot struct {
-	state  slotState
-	ballot Ballot     // in which this node accepted the value
-	origin Ballot     // in which the value was first proposed; with the slot's number it names the value
 	votes  quorum.Set // as leader: who has accepted it in the ballot that is led
+	ballot era        // in which this node accepted the value
+	origin era        // in which the value was first proposed; with the slot's number it names the value
+	state  slotState
 }
+
+// era is a ballot by its place in the log's list of them: slots are many, and ballots few.
+type era uint32
 
 type slotState uint8
 
@@ -28,6 +31,36 @@ type slotLog struct {
 	entries []consensus.Entry
 	slots   []slot
 	dead    int // slots cut off at the head whose memory is still held
+	ballots []Ballot
+}
+
+// era returns the place of a ballot in the list, where it is put if it is new.
+func (l *slotLog) era(b Ballot) era {
+	for i := len(l.ballots) - 1; i >= 0; i-- {
+		if l.ballots[i] == b {
+			return era(i)
+		}
+	}
+	l.ballots = append(l.ballots, b)
+	return era(len(l.ballots) - 1)
+}
+
+func (l *slotLog) ballot(e era) Ballot { return l.ballots[e] }
+
+// maxBallotList is how many ballots are listed until those that no slot is of are sought out.
+const maxBallotList = 256
+
+func (l *slotLog) trimBallots() {
+	if len(l.ballots) < maxBallotList {
+		return
+	}
+	old := l.ballots
+	l.ballots = nil
+	for i := range l.slots {
+		if s := &l.slots[i]; s.state != empty {
+			s.ballot, s.origin = l.era(old[s.ballot]), l.era(old[s.origin])
+		}
+	}
 }
 
 func (l *slotLog) last() uint64 { return l.start + uint64(len(l.slots)) }
@@ -58,10 +91,18 @@ func (l *slotLog) grow(last uint64) {
 		copy(slots, l.slots)
 		l.entries, l.slots, l.dead = entries, slots, 0
 	}
-	had := len(l.slots)
+	// What lies beyond the end was never used, for the log never gets shorter there.
 	l.entries, l.slots = l.entries[:n], l.slots[:n]
-	clear(l.entries[had:])
-	clear(l.slots[had:])
+}
+
+// extend appends values that are accepted in a ballot, which proposes them first.
+func (l *slotLog) extend(entries []consensus.Entry, of era) {
+	had := len(l.slots)
+	l.grow(l.last() + uint64(len(entries)))
+	copy(l.entries[had:], entries)
+	for i := range l.slots[had:] {
+		l.slots[had+i] = slot{state: accepted, ballot: of, origin: of}
+	}
 }
 
 // slice returns the entries after one slot and through another, with no room behind them.
@@ -75,6 +116,7 @@ func (l *slotLog) compact(through uint64) {
 	if through <= l.start {
 		return
 	}
+	defer l.trimBallots()
 	if through >= l.last() {
 		*l = slotLog{start: through}
 		return

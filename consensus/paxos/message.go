@@ -58,12 +58,14 @@ type message struct {
 	poll    bool // prepare, promise: no promise is asked for or made
 	willing bool // promise: of a poll, it would be made; of a read: answered
 
-	count  int    // of the entries in body
-	body   []byte // entries; the piece of a snapshot
-	spans  []span // accepted: slots
-	confs  []savedConf
-	snap   consensus.Snapshot
-	values []value // the entries, decoded
+	count int    // of the entries in body
+	body  []byte // entries; the piece of a snapshot
+	spans []span // accepted: slots
+	confs []savedConf
+	snap  consensus.Snapshot
+
+	entries []consensus.Entry // the values, decoded
+	metas   []meta            // what is to say of each; none if all were first proposed in this ballot
 }
 
 // span is a run of slots.
@@ -71,12 +73,33 @@ type span struct {
 	first, last uint64
 }
 
-// value is what stands in a slot on the wire.
-type value struct {
+// meta is what a message says of a slot beside its value.
+type meta struct {
 	state  slotState
 	ballot Ballot
 	origin Ballot
-	entry  consensus.Entry
+}
+
+// value is what is known of a slot.
+type value struct {
+	meta
+	entry consensus.Entry
+}
+
+// value returns what the message says of one of its slots.
+func (m *message) value(i int) value {
+	if len(m.metas) > 0 {
+		return value{m.metas[i], m.entries[i]}
+	}
+	return value{meta{accepted, m.ballot, m.ballot}, m.entries[i]}
+}
+
+// meta is value without the entry.
+func (m *message) meta(i int) meta {
+	if len(m.metas) > 0 {
+		return m.metas[i]
+	}
+	return meta{accepted, m.ballot, m.ballot}
 }
 
 // savedConf is a configuration in a record or with a snapshot.
@@ -159,21 +182,26 @@ const (
 	headEnd
 )
 
-func appendValue(b []byte, e *consensus.Entry, origin, ballot Ballot) []byte {
+// appendOwn appends a value that was first proposed in the message's ballot.
+func appendOwn(b []byte, e *consensus.Entry) []byte {
 	head := byte(0)
+	if e.Internal {
+		head = headInternal
+	}
+	return wire.AppendBytes(append(b, head), e.Command)
+}
+
+// appendOlder appends a value that was first proposed in another ballot.
+func appendOlder(b []byte, e *consensus.Entry, origin Ballot) []byte {
+	head := byte(headOrigin)
 	if e.Internal {
 		head |= headInternal
 	}
-	if origin != ballot {
-		b = appendBallot(append(b, head|headOrigin), origin)
-	} else {
-		b = append(b, head)
-	}
-	return wire.AppendBytes(b, e.Command)
+	return wire.AppendBytes(appendBallot(append(b, head), origin), e.Command)
 }
 
 // appendReport appends a slot of a promise.
-func appendReport(b []byte, s *slot, e *consensus.Entry) []byte {
+func (l *slotLog) appendReport(b []byte, s *slot, e *consensus.Entry) []byte {
 	head := byte(headOrigin)
 	if e.Internal {
 		head |= headInternal
@@ -186,47 +214,64 @@ func appendReport(b []byte, s *slot, e *consensus.Entry) []byte {
 		b = append(b, head)
 	case accepted:
 		head |= headBallot
-		b = appendBallot(append(b, head), s.ballot)
+		b = appendBallot(append(b, head), l.ballot(s.ballot))
 	}
-	return wire.AppendBytes(appendBallot(b, s.origin), e.Command)
+	return wire.AppendBytes(appendBallot(b, l.ballot(s.origin)), e.Command)
 }
 
-// readValues decodes m.count values of body into the room given, and grows it if need be. Commands are parts of the
-// payload.
-func (m *message) readValues(into []value) ([]value, error) {
-	into = into[:0]
+// readValues decodes m.count values of body. Commands are parts of the payload.
+func (m *message) readValues() error {
 	r := wire.NewReader(m.body)
-	for range m.count {
+	m.entries, m.metas = m.entries[:0], m.metas[:0]
+	plain := m.kind == kindAccept
+	for i := range m.count {
 		head := r.Byte()
-		v := value{state: accepted, ballot: m.ballot, origin: m.ballot}
-		switch {
-		case head >= headEnd || m.kind != kindPromise && head >= headBallot:
-			r.Fail("value head %d", head)
-		case head == headEmpty:
-			into = append(into, value{})
-			continue
-		case head&headEmpty != 0:
-			r.Fail("value head %d", head)
+		if plain && head&^headInternal != 0 {
+			plain = false
+			for range i {
+				m.metas = append(m.metas, meta{accepted, m.ballot, m.ballot})
+			}
 		}
-		if head&headChosen != 0 || m.kind == kindChosen {
-			v.state = chosen
+		origin := m.ballot
+		if !plain {
+			v := m.readMeta(&r, head)
+			origin = v.origin
+			m.metas = append(m.metas, v)
+			if v.state == empty {
+				m.entries = append(m.entries, consensus.Entry{})
+				continue
+			}
 		}
-		if head&headBallot != 0 {
-			v.ballot = readBallot(&r, m.ballot)
-		}
-		if head&headOrigin != 0 {
-			v.origin = readBallot(&r, m.ballot)
-		}
-		if v.state == accepted && (v.origin.IsZero() || v.ballot.Less(v.origin)) {
-			r.Fail("a value of ballot %v accepted in %v", v.origin, v.ballot)
-		}
-		v.entry = consensus.Entry{Term: v.origin.Round, Internal: head&headInternal != 0, Command: r.Bytes()}
-		into = append(into, v)
+		m.entries = append(m.entries, consensus.Entry{Term: origin.Round, Internal: head&headInternal != 0, Command: r.Bytes()})
 		if r.Err() != nil {
 			break
 		}
 	}
-	return into, r.Done()
+	return r.Done()
+}
+
+func (m *message) readMeta(r *wire.Reader, head byte) meta {
+	switch {
+	case head >= headEnd || m.kind != kindPromise && head >= headBallot, head&headEmpty != 0 && head != headEmpty:
+		r.Fail("value head %d", head)
+		return meta{}
+	case head == headEmpty:
+		return meta{}
+	}
+	v := meta{accepted, m.ballot, m.ballot}
+	if head&headChosen != 0 || m.kind == kindChosen {
+		v.state = chosen
+	}
+	if head&headBallot != 0 {
+		v.ballot = readBallot(r, m.ballot)
+	}
+	if head&headOrigin != 0 {
+		v.origin = readBallot(r, m.ballot)
+	}
+	if v.origin.IsZero() || v.state == accepted && v.ballot.Less(v.origin) {
+		r.Fail("a value of ballot %v accepted in %v", v.origin, v.ballot)
+	}
+	return v
 }
 
 func appendConfs(b []byte, confs []savedConf) []byte {
@@ -274,7 +319,7 @@ func readFormat(r *wire.Reader, what string) error {
 // decode reads a message or record, all but the values in body, which readValues takes.
 func (m *message) decode(payload []byte, like Ballot) error {
 	spans := m.spans[:0]
-	*m = message{values: m.values[:0], spans: spans}
+	*m = message{entries: m.entries[:0], metas: m.metas[:0], spans: spans}
 	r := wire.NewReader(payload)
 	if err := readFormat(&r, "paxos message"); err != nil {
 		return err

@@ -221,7 +221,7 @@ func (c *Core) report(to coterie.NodeID, first uint64) {
 				break
 			}
 			bytes += len(e.Command)
-			m.body = appendReport(m.body, s, e)
+			m.body = c.log.appendReport(m.body, s, e)
 			m.count++
 		}
 	}
@@ -254,8 +254,9 @@ func (c *Core) handlePromise(from coterie.NodeID, m *message) {
 		}
 		return
 	}
-	for i := range m.values {
-		c.heedReport(m.first+uint64(i), &m.values[i])
+	for i := range m.entries {
+		v := m.value(i)
+		c.heedReport(m.first+uint64(i), &v)
 	}
 	if m.round != 0 {
 		p.next = m.round
@@ -305,15 +306,21 @@ func (c *Core) phase1Done(conf *configuration) bool {
 func (c *Core) recover(i uint64) value {
 	var v value
 	if s, e := c.log.get(i); s != nil && s.state != empty {
-		v = value{state: s.state, ballot: s.ballot, origin: s.origin, entry: *e}
+		v = value{meta{s.state, c.log.ballot(s.ballot), c.log.ballot(s.origin)}, *e}
 	}
 	if r, ok := c.bid.values[i]; ok && v.state != chosen && (r.state == chosen || v.state == empty || v.ballot.Less(r.ballot)) {
 		v = r
 	}
 	if v.state == empty || c.bugs.ignoreReports && v.state != chosen {
-		v = value{state: accepted, origin: c.bid.ballot, entry: consensus.Entry{Term: c.bid.ballot.Round, Internal: true}}
+		v = c.noop()
 	}
 	return v
+}
+
+// noop is the value of a slot that nobody needs.
+func (c *Core) noop() value {
+	b := c.bid.ballot
+	return value{meta{accepted, b, b}, consensus.Entry{Term: b.Round, Internal: true}}
 }
 
 // refuse tells that a higher ballot was promised.

@@ -155,40 +155,62 @@ func (c *Core) propose() {
 // found, and no-ops in its gaps, then the commands that wait, then no-ops up to where a new configuration begins.
 func (c *Core) fill() {
 	l := c.lead
-	fillTo := c.fillTo()
-	queued := 0
-	for l.next <= c.chosen+uint64(c.cfg.Alpha) {
-		conf := c.configAt(l.next)
-		if conf != l.free {
-			if !c.phase1Done(conf) {
-				break
-			}
-			l.free = conf
-		}
-		var v value
+	for {
+		limit := c.proposable()
 		switch {
+		case l.next > limit:
+			return
 		case l.next <= max(c.bid.last, c.log.last()):
-			v = c.recover(l.next)
+			v := c.recover(l.next)
 			delete(c.bid.values, l.next)
-		case queued < len(l.queue):
-			v = value{origin: c.bid.ballot, entry: l.queue[queued]}
-			c.pending -= len(v.entry.Command) // put counts it again
-			if v.entry.Internal {
-				v.entry.Term = c.bid.ballot.Round
-				l.change.slot = l.next
-			}
-			queued++
-		case l.next <= fillTo:
-			v = value{origin: c.bid.ballot, entry: consensus.Entry{Term: c.bid.ballot.Round, Internal: true}}
+			v.state, v.ballot = accepted, c.bid.ballot
+			c.put(l.next, &v)
+			l.next++
+		case len(l.queue) > 0:
+			n := int(min(uint64(len(l.queue)), limit-l.next+1))
+			c.fillQueued(l.queue[:n])
+			c.unqueue(n)
+		case l.next <= c.fillTo():
+			v := c.noop()
+			c.put(l.next, &v)
+			l.next++
 		default:
-			c.unqueue(queued)
 			return
 		}
-		v.state, v.ballot = accepted, c.bid.ballot
-		c.put(l.next, &v)
-		l.next++
 	}
-	c.unqueue(queued)
+}
+
+// proposable returns the last slot that may be proposed now, of those with the configuration of the next one.
+func (c *Core) proposable() uint64 {
+	l := c.lead
+	limit := c.chosen + uint64(c.cfg.Alpha)
+	conf := c.configAt(l.next)
+	if conf != l.free {
+		if !c.phase1Done(conf) {
+			return 0
+		}
+		l.free = conf
+	}
+	for _, other := range c.confs {
+		if other.from > l.next {
+			return min(limit, other.from-1)
+		}
+	}
+	return limit
+}
+
+// fillQueued gives the next slots, of which nothing is known, to commands.
+func (c *Core) fillQueued(entries []consensus.Entry) {
+	l := c.lead
+	if ch := l.change; ch != nil && ch.slot == 0 {
+		for i := range entries {
+			if entries[i].Internal {
+				ch.slot = l.next + uint64(i)
+			}
+		}
+	}
+	c.log.extend(entries, c.log.era(c.bid.ballot))
+	l.next += uint64(len(entries))
 }
 
 func (c *Core) unqueue(n int) {
@@ -226,6 +248,7 @@ func (c *Core) encodeAccept(first, last uint64) (payload []byte, next uint64) {
 func (c *Core) encodeRun(k kind, ballot Ballot, first, last uint64) (payload []byte, next uint64) {
 	next = first
 	bytes, size := 0, 0
+	of := c.log.era(ballot)
 	for next <= last {
 		s, e := c.log.at(next)
 		if next > first && bytes+len(e.Command) > c.cfg.MaxMessageBytes {
@@ -233,8 +256,8 @@ func (c *Core) encodeRun(k kind, ballot Ballot, first, last uint64) (payload []b
 		}
 		bytes += len(e.Command)
 		size += len(e.Command) + 5
-		if s.origin != ballot {
-			size += len(s.origin.Node) + 11
+		if s.origin != of {
+			size += len(c.log.ballot(s.origin).Node) + 11
 		}
 		next++
 	}
@@ -245,7 +268,11 @@ func (c *Core) encodeRun(k kind, ballot Ballot, first, last uint64) (payload []b
 	b := m.appendRunHeader(header(make([]byte, 0, size+64+len(ballot.Node)), k, ballot))
 	for i := first; i < next; i++ {
 		s, e := c.log.at(i)
-		b = appendValue(b, e, s.origin, ballot)
+		if s.origin == of {
+			b = appendOwn(b, e)
+		} else {
+			b = appendOlder(b, e, c.log.ballot(s.origin))
+		}
 	}
 	return b, next
 }
@@ -366,25 +393,23 @@ func (c *Core) acceptRun(m *message, payload []byte) {
 	if last > c.chosen+2*uint64(c.cfg.Alpha) {
 		return
 	}
-	news := false
-	for i := range m.values {
-		n := m.first + uint64(i)
-		s, _ := c.log.get(n)
-		if s == nil {
-			news = news || n > c.log.last()
-			continue
+	news := m.first == c.log.last()+1 && len(m.metas) == 0
+	if news {
+		c.log.extend(m.entries, c.log.era(m.ballot))
+		for i := range m.entries {
+			c.pending += len(m.entries[i].Command)
 		}
-		if s.state == chosen && s.origin != m.values[i].origin {
+		for i := m.first; i <= min(last, c.told) && c.toldBallot == m.ballot; i++ {
+			s, _ := c.log.at(i)
+			s.state = chosen
+		}
+	} else {
+		var ok bool
+		if news, ok = c.acceptOver(m); !ok {
 			return
 		}
-		news = news || s.state == empty || s.ballot != m.ballot
 	}
 	if news {
-		for i := range m.values {
-			if n := m.first + uint64(i); n > c.log.start {
-				c.put(n, &m.values[i])
-			}
-		}
 		c.save(payload, last)
 		if m.ballot == c.promised {
 			c.dirty = false // the record is one of the promise too
@@ -397,25 +422,49 @@ func (c *Core) acceptRun(m *message, payload []byte) {
 	c.ack.spans = append(c.ack.spans, span{m.first, last})
 }
 
+// acceptOver accepts a run of slots of which something may be known.
+func (c *Core) acceptOver(m *message) (news, ok bool) {
+	of := c.log.era(m.ballot)
+	for i := range m.entries {
+		n := m.first + uint64(i)
+		s, _ := c.log.get(n)
+		if s == nil {
+			news = news || n > c.log.last()
+			continue
+		}
+		if s.state == chosen && c.log.ballot(s.origin) != m.meta(i).origin {
+			return false, false
+		}
+		news = news || s.state == empty || s.ballot != of
+	}
+	for i := range m.entries {
+		if n := m.first + uint64(i); news && n > c.log.start {
+			v := m.value(i)
+			c.put(n, &v)
+		}
+	}
+	return news, true
+}
+
 // put makes a value that was accepted or is chosen that of a slot after the log's start.
 func (c *Core) put(i uint64, v *value) {
 	c.log.grow(i)
 	s, e := c.log.at(i)
 	s.votes = 0
 	if s.state == chosen {
-		s.ballot = v.ballot // its value stays
+		s.ballot = c.log.era(v.ballot) // its value stays
 		return
 	}
-	if s.state == empty || s.origin != v.origin {
+	if origin := c.log.era(v.origin); s.state == empty || s.origin != origin {
 		if e.ID != 0 {
 			// Another value was proposed in its place. A later ballot may still come back to it.
 			c.reject(e.ID, coterie.ErrUnknownOutcome)
 		}
 		c.pending += len(v.entry.Command) - len(e.Command)
 		*e = v.entry
-		s.origin = v.origin
+		s.origin = origin
 	}
-	s.state, s.ballot = v.state, v.ballot
+	s.state, s.ballot = v.state, c.log.era(v.ballot)
 	if i <= c.told && v.ballot == c.toldBallot {
 		s.state = chosen
 	}

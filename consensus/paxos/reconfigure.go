@@ -185,7 +185,7 @@ func (c *Core) Reconfigure(now time.Time, id uint64, members []Member) {
 	default:
 		value := appendMembers(nil, members)
 		c.lead.change = &change{id: id, value: value}
-		c.lead.queue = append(c.lead.queue, consensus.Entry{Internal: true, Command: value})
+		c.lead.queue = append(c.lead.queue, consensus.Entry{Term: c.bid.ballot.Round, Internal: true, Command: value})
 		c.pending += len(value)
 	}
 }

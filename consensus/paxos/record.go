@@ -100,10 +100,9 @@ func (c *Core) Replay(record []byte) error {
 }
 
 func (c *Core) replay(m *message) error {
-	var err error
 	switch m.kind {
 	case kindAccept, kindChosen:
-		if m.values, err = m.readValues(nil); err != nil {
+		if err := m.readValues(); err != nil {
 			return err
 		}
 		if m.count == 0 {
@@ -148,20 +147,21 @@ func (c *Core) replayRun(m *message) {
 			c.toldBallot, c.told = m.ballot, 0
 		}
 	}
-	for i := range m.values {
+	for i := range m.entries {
 		n := m.first + uint64(i)
 		if n <= c.log.start {
 			continue
 		}
+		v := m.value(i)
 		if m.kind == kindChosen {
-			c.learnValue(n, &m.values[i])
+			c.learnValue(n, &v)
 		} else {
-			c.put(n, &m.values[i])
+			c.put(n, &v)
 		}
 	}
 	if m.kind == kindAccept {
 		for i := max(c.told, c.log.start) + 1; i <= min(m.chosen, c.log.last()); i++ {
-			if s, _ := c.log.at(i); s.state == accepted && s.ballot == m.ballot {
+			if s, _ := c.log.at(i); s.state == accepted && c.log.ballot(s.ballot) == m.ballot {
 				s.state = chosen
 			}
 		}

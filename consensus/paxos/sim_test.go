@@ -235,7 +235,7 @@ func (s *simCluster) check() error {
 		if c := n.core; c.chosen > n.seen && s.w.Up(id) {
 			for i := max(n.seen, c.log.start) + 1; i <= c.chosen; i++ {
 				slot, e := c.log.at(i)
-				s.decide(n, i, decision{slot.origin, contentOf(e)})
+				s.decide(n, i, decision{c.log.ballot(slot.origin), contentOf(e)})
 			}
 			n.seen = c.chosen
 		}

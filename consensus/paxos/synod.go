@@ -42,6 +42,7 @@ type Synod struct {
 	told  bool // Chosen was emitted
 	reads bool // a Read waits
 	saves int
+	bug   bool // planted by tests: a read tells what it saw without bringing it to a quorum
 }
 
 // Chosen is an event of a Synod: this value is chosen.
@@ -302,6 +303,11 @@ func (s *Synod) phase2(p Proposal) {
 			s.reads = false
 			s.out.Emit(Unchosen{})
 		}
+		return
+	}
+	if s.bug && s.want == nil {
+		s.out.Emit(Chosen{p.Value})
+		s.busy, s.wants, s.reads = false, false, false
 		return
 	}
 	s.sendAcceptors(synodMessage{kind: synodAccept, ballot: p.Ballot, value: p.Value})
