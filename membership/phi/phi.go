@@ -6,19 +6,13 @@ import (
 	"fmt"
 	"math"
 	"time"
+
+	"github.com/coterie-go/coterie/membership"
 )
 
 // Detector judges one peer by the times of its heartbeats. Accrual, Fixed and Chen are detectors. It is not safe for
 // concurrent use; a Monitor is.
-type Detector interface {
-	// Heartbeat tells of a heartbeat that arrived.
-	Heartbeat(at time.Time)
-	// Level is how suspicious the silence is: from 0, and 1 or more when the peer is suspected. It is 0 before the first
-	// heartbeat.
-	Level(at time.Time) float64
-	// Deadline is when Level comes to 1 if no heartbeat comes before; zero before the first one.
-	Deadline() time.Time
-}
+type Detector = membership.Estimator
 
 // Model is how the times between heartbeats are taken to be distributed.
 type Model uint8

@@ -149,6 +149,9 @@ func (c *Core) sendView(to coterie.NodeID, reply bool) {
 		c.packet[head-9] = 1
 	}
 	c.sendWhole(to)
+	if cap(c.packet) > viewPart/4 {
+		c.packet = nil // it is not often that large
+	}
 }
 
 // stepSync takes a part of another's view, and returns false if the packet is not one.
