@@ -196,7 +196,7 @@ type link interface {
 	// call makes one try. An error that is no *Error is one of ErrUnreachable, coterie.ErrOverloaded and ErrClosed:
 	// nothing was sent; coterie.ErrUnknownOutcome: it was; or of ctx. The server learns the deadline of outer, and that
 	// the call is given up if outer has ended when ctx has.
-	call(ctx context.Context, q *request, outer context.Context) ([]byte, error)
+	call(ctx, outer context.Context, q *request) ([]byte, error)
 	close()
 }
 

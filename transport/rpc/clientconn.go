@@ -254,7 +254,7 @@ func (c *clientConn) take(id uint64) *waiter {
 const maxInline = 32 << 10
 
 // start sends a request; w is then told of the answer. An error means that nothing was sent.
-func (l *connLink) start(ctx context.Context, q *request, w *waiter, outer context.Context) (*clientConn, error) {
+func (l *connLink) start(ctx, outer context.Context, q *request, w *waiter) (*clientConn, error) {
 	for {
 		c, err := l.conn(ctx)
 		if err != nil {
@@ -296,9 +296,9 @@ func (l *connLink) start(ctx context.Context, q *request, w *waiter, outer conte
 	}
 }
 
-func (l *connLink) call(ctx context.Context, q *request, outer context.Context) ([]byte, error) {
+func (l *connLink) call(ctx, outer context.Context, q *request) ([]byte, error) {
 	w := l.waiter()
-	c, err := l.start(ctx, q, w, outer)
+	c, err := l.start(ctx, outer, q, w)
 	if err != nil {
 		l.recycle(w)
 		return nil, err
@@ -337,7 +337,7 @@ func (l *connLink) open(ctx context.Context, m *clientMethod) (s *stream, releas
 	began := time.Now()
 	m.running.Add(1)
 	q := &request{method: m.name, trace: TraceOf(ctx), window: uint64(cfg.Window)}
-	c, err := l.start(ctx, q, w, ctx)
+	c, err := l.start(ctx, ctx, q, w)
 	if err != nil {
 		m.running.Add(-1)
 		m.observe(time.Since(began), true)

@@ -211,7 +211,7 @@ func newEndpointLink(c *clientCore) *endpointLink {
 
 func (l *endpointLink) close() { l.once.Do(func() { close(l.ended) }) }
 
-func (l *endpointLink) call(ctx context.Context, q *request, outer context.Context) ([]byte, error) {
+func (l *endpointLink) call(ctx, outer context.Context, q *request) ([]byte, error) {
 	e := l.on
 	w := &waiter{done: make(chan struct{}, 1)}
 	e.mu.Lock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"slices"
 
 	"github.com/coterie-go/coterie"
 )
@@ -26,9 +27,9 @@ type Interceptor func(ctx context.Context, info Info, request any, next Next) (a
 
 // intercept wraps next in the interceptors, the first outermost.
 func intercept(all []Interceptor, info Info, next Next) Next {
-	for i := len(all) - 1; i >= 0; i-- {
+	for _, each := range slices.Backward(all) {
 		inner := next
-		next = func(ctx context.Context, request any) (any, error) { return all[i](ctx, info, request, inner) }
+		next = func(ctx context.Context, request any) (any, error) { return each(ctx, info, request, inner) }
 	}
 	return next
 }

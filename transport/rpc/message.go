@@ -134,7 +134,7 @@ func (q *request) decode(body []byte) error {
 		case fieldTimeout:
 			q.timeout = v
 		case fieldTrace:
-			q.trace.setBinary(p)
+			setBinary(&q.trace, p)
 		case fieldTraceState:
 			q.trace.State = string(p)
 		case fieldSession:

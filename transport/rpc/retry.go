@@ -40,7 +40,7 @@ func (c *Client) do(ctx context.Context, m *clientMethod, payload []byte) ([]byt
 // connection may lead to one that is not.
 func (c *Client) try(ctx context.Context, q *request) ([]byte, error) {
 	for again := 3; ; again-- {
-		answer, err := c.link.call(ctx, q, ctx)
+		answer, err := c.link.call(ctx, ctx, q)
 		if err == nil {
 			return answer, nil
 		}
@@ -142,7 +142,7 @@ func (c *Client) tryFor(ctx context.Context, m *clientMethod, q *request, tries 
 	if c.options.Hedge > 0 {
 		answer, hedges, err = c.hedge(limited, m, q, tries)
 	} else {
-		answer, err = c.link.call(limited, q, outer)
+		answer, err = c.link.call(limited, outer, q)
 	}
 	if err != nil && ctx.Err() == nil && limited.Err() != nil && !isError(err) {
 		if errors.Is(err, ErrUnreachable) {
@@ -191,7 +191,7 @@ func (c *Client) hedge(ctx context.Context, m *clientMethod, q *request, tries i
 	start := func(to *Client) {
 		each := *q
 		wg.Go(func() {
-			answer, err := to.link.call(ctx, &each, ctx)
+			answer, err := to.link.call(ctx, ctx, &each)
 			results <- result{answer, err}
 		})
 	}
@@ -297,7 +297,8 @@ func (c *Client) session(ctx context.Context, durable bool) (*clientSession, err
 	answer, _, err := c.retry(ctx, c.method(methodSession), &q)
 	if err != nil {
 		if errors.Is(err, coterie.ErrUnknownOutcome) {
-			err = fmt.Errorf("%w: %s", ErrUnreachable, err) // of the session, not of the call: that was not sent
+			// It is that of the session which is unknown; the call was not sent.
+			err = fmt.Errorf("%w: no session: %s", ErrUnreachable, err.Error())
 			if ctx.Err() != nil {
 				err = errors.Join(ctx.Err(), err)
 			}

@@ -22,7 +22,7 @@ import (
 	"github.com/coterie-go/coterie/internal/testsize"
 )
 
-func newTestServer(t testing.TB, cfg ServerConfig) *Server {
+func newTestServer(t *testing.T, cfg ServerConfig) *Server {
 	t.Helper()
 	s, err := NewServer(cfg)
 	require.NoError(t, err)
@@ -30,7 +30,7 @@ func newTestServer(t testing.TB, cfg ServerConfig) *Server {
 	return s
 }
 
-func newTestClient(t testing.TB, cfg ClientConfig) *Client {
+func newTestClient(t *testing.T, cfg ClientConfig) *Client {
 	t.Helper()
 	c, err := NewClient(cfg)
 	require.NoError(t, err)
@@ -39,7 +39,7 @@ func newTestClient(t testing.TB, cfg ClientConfig) *Client {
 }
 
 // mustListen serves on the loopback.
-func mustListen(t testing.TB, s *Server) (addr string) {
+func mustListen(t *testing.T, s *Server) (addr string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -757,7 +757,7 @@ func TestStreamEndsWithItsContextAndItsConnection(t *testing.T) {
 		w := newWires()
 		s, err := NewServer(ServerConfig{})
 		require.NoError(t, err)
-		HandleStream(s, "wait", func(ctx context.Context, in *Stream[int, int]) error {
+		HandleStream(s, "wait", func(_ context.Context, in *Stream[int, int]) error {
 			_, err := in.Recv()
 			return err
 		})

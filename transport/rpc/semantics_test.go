@@ -353,7 +353,7 @@ func TestForgottenSessionIsRefusedNotExecuted(t *testing.T) {
 	}
 	require.Equal(t, 3, executed.of("x"))
 	q := request{method: []byte("do"), payload: []byte("y"), tag: tag{session: 12345, seq: 1, low: 1}}
-	_, err := a.link.call(t.Context(), &q, t.Context())
+	_, err := a.link.call(t.Context(), t.Context(), &q)
 	require.ErrorIs(t, err, ErrSessionExpired)
 	require.Zero(t, executed.of("y"))
 	require.Equal(t, uint64(2), s.Metrics().RefusedRepeats)

@@ -22,7 +22,6 @@ import (
 var (
 	errTLS       = errors.New("tls handshake")
 	errElsewhere = errors.New("not the node looked for")
-	errOverLimit = errors.New("too many connections")
 	errSilent    = errors.New("silent for too long")
 	errProtocol  = errors.New("frame out of place")
 	errHandshake = errors.New("no hello in time")

@@ -65,7 +65,8 @@ func (t Trace) appendBinary(b []byte) []byte {
 	return append(b, t.Flags)
 }
 
-func (t *Trace) setBinary(p []byte) {
+// setBinary sets what appendBinary appended.
+func setBinary(t *Trace, p []byte) {
 	if len(p) < traceSize {
 		return
 	}

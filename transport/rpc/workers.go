@@ -21,8 +21,8 @@ type workers struct {
 // maxIdle is how many goroutines wait for calls; those that find so many end.
 const maxIdle = 256
 
-func newWorkers(max, queue int, run func(*call, []byte) []byte) *workers {
-	return &workers{max: max, queue: queue, run: run, give: make(chan *call, maxIdle)}
+func newWorkers(most, queue int, run func(*call, []byte) []byte) *workers {
+	return &workers{max: most, queue: queue, run: run, give: make(chan *call, maxIdle)}
 }
 
 // start has a call run and never blocks. It reports false if there is no room for it.
