@@ -189,13 +189,7 @@ func appendKernel[P any](b []byte, k kind, s *kernel[P], enc func([]byte, P) ([]
 	if err != nil {
 		return b, err
 	}
-	lanes := make([]*lane[P], 0, len(s.live))
-	for l := range s.live {
-		if len(s.live[l].chunks) > 0 {
-			lanes = append(lanes, &s.live[l])
-		}
-	}
-	slices.SortFunc(lanes, func(a, b *lane[P]) int { return clock.Dot{Node: a.id}.Compare(clock.Dot{Node: b.id}) })
+	lanes := s.lanes()
 	b = wire.AppendUvarint(b, uint64(len(lanes)))
 	for _, l := range lanes {
 		n := 0
@@ -215,6 +209,18 @@ func appendKernel[P any](b []byte, k kind, s *kernel[P], enc func([]byte, P) ([]
 		}
 	}
 	return b, nil
+}
+
+// lanes returns the replicas with live dots, in the order of ids.
+func (k *kernel[P]) lanes() []*lane[P] {
+	lanes := make([]*lane[P], 0, len(k.live))
+	for l := range k.live {
+		if len(k.live[l].chunks) > 0 {
+			lanes = append(lanes, &k.live[l])
+		}
+	}
+	slices.SortFunc(lanes, func(a, b *lane[P]) int { return clock.Dot{Node: a.id}.Compare(clock.Dot{Node: b.id}) })
+	return lanes
 }
 
 // readKernel is the reverse of appendKernel.

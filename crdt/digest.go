@@ -41,13 +41,14 @@ func (k *kernel[P]) appendDigest(b []byte) ([]byte, error) {
 	if err != nil {
 		return b, err
 	}
-	for l := range k.live {
-		b = k.live[l].appendHashes(b)
+	lanes := k.lanes()
+	for _, l := range lanes {
+		b = l.appendHashes(b)
 	}
 	return b, nil
 }
 
-// appendHashes appends the replica's id and the hash of each range with live dots; nothing if there are none.
+// appendHashes appends the replica's id and the hash of each range with live dots.
 func (l *lane[P]) appendHashes(b []byte) []byte {
 	type ranged struct{ index, hash uint64 }
 	var hashes []ranged
@@ -59,9 +60,6 @@ func (l *lane[P]) appendHashes(b []byte) []byte {
 			}
 			hashes[len(hashes)-1].hash += mix(chunk[i].seq)
 		}
-	}
-	if len(hashes) == 0 {
-		return b
 	}
 	b = wire.AppendUvarint(wire.AppendString(b, l.id), uint64(len(hashes)))
 	last := uint64(0)

@@ -16,6 +16,7 @@ type Delta struct {
 	more []op         // further ones
 	base clock.Vector // of a Delta of Since: what the receiver must have,
 	upto clock.Vector // and what it has then; empty for others
+	gone clock.Vector // of a Delta of Since: what the sender's Stable has collected
 }
 
 // op is one operation of a replica: the insertion of a run of characters, each the right child of the one before it, or
@@ -362,6 +363,7 @@ func (t *Text) takeState(d Delta) (applied bool, err error) {
 		r := &t.replicas[t.handle(id)]
 		r.upto = max(r.upto, uint32(n))
 	}
+	t.collected.Merge(d.gone)
 	return !version.Covers(d.upto), nil
 }
 
@@ -436,7 +438,7 @@ func (t *Text) Since(v clock.Vector) (Delta, error) {
 	if v.Covers(t.Version()) {
 		return Delta{}, nil
 	}
-	d := Delta{base: v.Clone(), upto: t.Version()}
+	d := Delta{base: v.Clone(), upto: t.Version(), gone: t.collected.Clone()}
 	known := make([]uint32, len(t.replicas))
 	for h := range t.replicas {
 		known[h] = uint32(min(v.Get(t.replicas[h].id), maxSeq))

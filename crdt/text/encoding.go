@@ -156,7 +156,7 @@ func (c *columns) body(n uint64, d *Delta) []byte {
 	for _, id := range c.ids {
 		b = wire.AppendString(b, id)
 	}
-	for _, v := range []clock.Vector{d.base, d.upto} {
+	for _, v := range []clock.Vector{d.base, d.upto, d.gone} {
 		b = wire.AppendUvarint(b, uint64(v.Len()))
 		for id, n := range v.All() {
 			b = wire.AppendUvarint(wire.AppendString(b, id), n)
@@ -218,7 +218,7 @@ func (x *decoder) decode() error {
 		x.ids = append(x.ids, coterie.NodeID(x.all.String()))
 	}
 	x.lastParent = make([]int64, len(x.ids))
-	x.d.base, x.d.upto = x.vector(), x.vector()
+	x.d.base, x.d.upto, x.d.gone = x.vector(), x.vector(), x.vector()
 	heads := x.all.Fixed(x.all.Count(1))
 	x.nums = wire.NewReader(x.all.Bytes())
 	x.sizes = wire.NewReader(x.all.Bytes())
