@@ -21,12 +21,10 @@ const (
 
 // tally is what came of the transfers of one variant.
 type tally struct {
-	name                       string
 	committed, aborted, unsure int // unsure: the client was not told, because of a crash
 	inDoubt                    int // transactions that nobody will ever decide
 	before, after              int // the sum of all accounts
 	crashes                    int
-	took                       time.Duration
 }
 
 func main() {
@@ -41,7 +39,7 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	fmt.Printf("%-18s%10s%10s%10s%10s%10s%12s%12s\n", "", "committed", "aborted", "unsure", "in doubt", "crashes", "sum before", "sum after")
 	for _, v := range []struct {
 		name string

@@ -208,7 +208,7 @@ func runSagas(ctx context.Context, dir string) (t tally, err error) {
 	if err != nil {
 		return t, err
 	}
-	defer log.Close()
+	defer func() { _ = log.Close() }()
 	engine, err := saga.Start(saga.Config{Journal: log, Owner: "engine", Definitions: []saga.Definition{transferSaga(branches)}})
 	if err != nil {
 		return t, err
