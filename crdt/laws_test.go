@@ -373,3 +373,18 @@ func TestLawsNestedORMap(t *testing.T) {
 		},
 	})
 }
+
+func TestLawsList(t *testing.T) {
+	type list = List[string]
+	insert := func(v string, pos int) crdttest.Op[list] {
+		return op("+"+v, func(s *list, by id, _ int) list { return s.Insert(by, pos, v) })
+	}
+	crdttest.Run(t, crdttest.Suite[list]{
+		Ops: []crdttest.Op[list]{
+			insert("x", 0), insert("y", 1), insert("z", 9),
+			op("-", func(s *list, _ id, _ int) list { return s.Delete(0) }),
+			op("-1", func(s *list, _ id, _ int) list { return s.Delete(1) }),
+		},
+		Value: func(s list) any { return s.Values() },
+	})
+}
