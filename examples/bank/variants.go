@@ -67,7 +67,7 @@ func drive(ctx context.Context, branches []*branch, t *tally, try func(ctx conte
 			select {
 			case <-done:
 				return nil
-			case <-time.After(100 * time.Millisecond): // the clients have work for longer
+			case <-time.After(40 * time.Millisecond): // the clients have work for longer
 			}
 			if err := branches[rng.IntN(len(branches))].crash(); err != nil {
 				return err
