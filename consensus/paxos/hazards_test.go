@@ -274,6 +274,14 @@ func TestSlotsAreAcceptedInAnyOrder(t *testing.T) {
 	answers = n.receive("b", acceptOf(b, 1, "x"))
 	require.Equal(t, []span{{1, 1}}, answers[0].spans)
 	saved := len(n.journal)
+	n.sent = nil
+	for _, slot := range []uint64{5, 4} { // in one batch
+		require.NoError(t, n.Core.Step(n.now, "b", encoded(acceptOf(b, slot, "x"))))
+	}
+	n.ready()
+	require.Equal(t, []span{{5, 5}, {4, 4}}, n.answers()[0].spans)
+	require.Len(t, n.journal, saved+2)
+	saved += 2
 	answers = n.receive("b", acceptOf(b, 3, "z"))
 	require.Equal(t, []span{{3, 3}}, answers[0].spans)
 	require.Len(t, n.journal, saved)
