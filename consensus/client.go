@@ -1,31 +1,36 @@
 package consensus
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
-	"net"
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/coterie-go/coterie"
+	"github.com/coterie-go/coterie/transport"
+	"github.com/coterie-go/coterie/transport/rpc"
 )
 
 // ClientConfig says where the replicas are.
 type ClientConfig struct {
-	Addrs      map[coterie.NodeID]string // required: base URLs of what Serve serves, "https://10.0.0.1:8080"
-	TLS        *tls.Config               // for https; default the system's roots and no client certificate
-	HTTP       *http.Client              // instead of one that the Client makes from TLS
-	TryTimeout time.Duration             // how long one replica is waited for before the next is asked; default 2 s
+	// Addrs, which is required, says where each replica is: "10.0.0.1:7000" where Serve serves it, or the base URL of
+	// what Handler serves, "https://10.0.0.1:8080".
+	Addrs map[coterie.NodeID]string
+
+	ID       coterie.NodeID      // who the client is; required with Identity
+	Identity *transport.Identity // mutual TLS 1.3, where Serve serves with an Identity; the replicas have those of Addrs
+
+	TLS  *tls.Config  // for https; default the system's roots and no client certificate
+	HTTP *http.Client // instead of one that the Client makes from TLS
+
+	TryTimeout time.Duration // how long one replica is waited for before the next is asked; default 2 s
 }
 
 // Client is a Replica far away: all of them as one. It finds the leader, follows it, and tries again until ctx ends;
@@ -33,7 +38,8 @@ type ClientConfig struct {
 type Client struct {
 	cfg   ClientConfig
 	http  *http.Client
-	nodes []coterie.NodeID // sorted
+	rpc   map[coterie.NodeID]*rpc.Client // of those whose address is no URL
+	nodes []coterie.NodeID               // sorted
 
 	mu      sync.Mutex     // guards what follows
 	target  coterie.NodeID // the leader, as far as is known
@@ -57,6 +63,9 @@ func Dial(ctx context.Context, cfg ClientConfig) (*Client, error) {
 		return nil, errors.New("consensus: ClientConfig.TryTimeout is negative")
 	}
 	c := &Client{cfg: cfg, http: cfg.HTTP, nodes: slices.Sorted(maps.Keys(cfg.Addrs))}
+	if err := c.makeRPC(); err != nil {
+		return nil, err
+	}
 	if c.http == nil {
 		// Many calls at once go to one node, the leader; the default of 2 idle connections would close most of them.
 		c.http = &http.Client{Transport: &http.Transport{
@@ -65,11 +74,11 @@ func Dial(ctx context.Context, cfg ClientConfig) (*Client, error) {
 	}
 	c.target = c.nodes[0]
 	err := retry(ctx, func() error {
-		_, err := c.call(ctx, http.MethodGet, "/status", nil, nil)
+		_, err := c.call(ctx, ask{verb: verbStatus})
 		return err
 	})
 	if err != nil {
-		c.http.CloseIdleConnections()
+		c.disconnect()
 		return nil, err
 	}
 	return c, nil
@@ -124,7 +133,7 @@ func (c *Client) Propose(ctx context.Context, command []byte) ([]byte, error) {
 // Read answers a query linearizably.
 func (c *Client) Read(ctx context.Context, query []byte) (result []byte, err error) {
 	err = retry(ctx, func() (err error) {
-		result, err = c.call(ctx, http.MethodPost, "/read", nil, query)
+		result, err = c.call(ctx, ask{verb: verbRead, body: query})
 		return err
 	})
 	return result, err
@@ -135,7 +144,7 @@ func (c *Client) Status() (status coterie.Status) {
 	c.mu.Lock()
 	target := c.target
 	c.mu.Unlock()
-	if b, err := c.ask(context.Background(), target, http.MethodGet, "/status", nil, nil); err == nil {
+	if b, err := c.ask(context.Background(), target, ask{verb: verbStatus}); err == nil {
 		_ = json.Unmarshal(b, &status)
 	}
 	return status
@@ -143,7 +152,7 @@ func (c *Client) Status() (status coterie.Status) {
 
 // OpenSession opens a session, in one try.
 func (c *Client) OpenSession(ctx context.Context) (uint64, error) {
-	b, err := c.call(ctx, http.MethodPost, "/session", nil, nil)
+	b, err := c.call(ctx, ask{verb: verbOpen})
 	if err != nil {
 		return 0, err
 	}
@@ -156,16 +165,12 @@ func (c *Client) OpenSession(ctx context.Context) (uint64, error) {
 
 // ProposeAs makes one try of a session's command.
 func (c *Client) ProposeAs(ctx context.Context, tag Tag, command []byte) ([]byte, error) {
-	h := make(http.Header, 3)
-	h.Set(headerSession, strconv.FormatUint(tag.Session, 10))
-	h.Set(headerSeq, strconv.FormatUint(tag.Seq, 10))
-	h.Set(headerLow, strconv.FormatUint(tag.Low, 10))
-	return c.call(ctx, http.MethodPost, "/propose", h, command)
+	return c.call(ctx, ask{verb: verbPropose, tag: tag, body: command})
 }
 
 // EndSession makes the replicas forget a session, in one try.
 func (c *Client) EndSession(ctx context.Context, id uint64) error {
-	_, err := c.call(ctx, http.MethodDelete, "/session/"+strconv.FormatUint(id, 10), nil, nil)
+	_, err := c.call(ctx, ask{verb: verbEnd, id: id})
 	return err
 }
 
@@ -178,17 +183,24 @@ func (c *Client) Close() error {
 	if s != nil && !closed {
 		_ = c.EndSession(context.Background(), s.id) // else it expires
 	}
-	c.http.CloseIdleConnections()
+	c.disconnect()
 	return nil
 }
 
+func (c *Client) disconnect() {
+	c.http.CloseIdleConnections()
+	for _, each := range c.rpc {
+		_ = each.Close() // it has no error
+	}
+}
+
 // call asks the leader, and if it was another one, that one.
-func (c *Client) call(ctx context.Context, method, path string, h http.Header, body []byte) ([]byte, error) {
+func (c *Client) call(ctx context.Context, a ask) ([]byte, error) {
 	c.mu.Lock()
 	target := c.target
 	c.mu.Unlock()
 	for hop := 0; ; hop++ {
-		b, err := c.ask(ctx, target, method, path, h, body)
+		b, err := c.ask(ctx, target, a)
 		next := c.next(target, err)
 		if next == target {
 			return b, err
@@ -221,49 +233,31 @@ func (c *Client) next(asked coterie.NodeID, err error) coterie.NodeID {
 	return c.nodes[(slices.Index(c.nodes, asked)+1)%len(c.nodes)]
 }
 
-// ask makes one request to one node.
-func (c *Client) ask(ctx context.Context, node coterie.NodeID, method, path string, h http.Header, body []byte) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.TryTimeout)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(c.cfg.Addrs[node], "/")+path, bytes.NewReader(body))
-	if err != nil {
-		return nil, fmt.Errorf("consensus: %w", err)
-	}
-	if h != nil {
-		req.Header = h.Clone()
-	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		if op := (*net.OpError)(nil); errors.As(err, &op) && op.Op == "dial" {
-			return nil, fmt.Errorf("consensus: %s is %w: %w", node, errUnreachable, err)
-		}
-		return nil, fmt.Errorf("consensus: %s: %w: %w", node, coterie.ErrUnknownOutcome, err)
-	}
-	b, err := io.ReadAll(resp.Body)
-	_ = resp.Body.Close() // read to its end or given up
-	if err != nil {
-		return nil, fmt.Errorf("consensus: %s: %w: %w", node, coterie.ErrUnknownOutcome, err)
-	}
-	if resp.StatusCode == http.StatusOK {
-		return b, nil
-	}
-	return nil, remoteError(node, resp, b)
+// verb is what a replica is asked for.
+type verb uint8
+
+const (
+	verbPropose verb = iota
+	verbRead
+	verbOpen
+	verbEnd
+	verbStatus
+)
+
+// ask is one request to a replica.
+type ask struct {
+	verb verb
+	tag  Tag    // of a command of a session
+	id   uint64 // of the session to end
+	body []byte
 }
 
-// remoteError is the error that a replica answered with.
-func remoteError(node coterie.NodeID, resp *http.Response, body []byte) error {
-	text := strings.TrimSpace(string(body))
-	name := resp.Header.Get(headerError)
-	if name == "not-leader" {
-		return fmt.Errorf("consensus: %s: %w", node, &coterie.NotLeaderError{Leader: coterie.NodeID(resp.Header.Get(headerLeader))})
+// ask makes one request to one node.
+func (c *Client) ask(ctx context.Context, node coterie.NodeID, a ask) ([]byte, error) {
+	limited, cancel := context.WithTimeout(ctx, c.cfg.TryTimeout)
+	defer cancel()
+	if remote := c.rpc[node]; remote != nil {
+		return askRPC(limited, remote, node, a)
 	}
-	if name == "closed" {
-		return fmt.Errorf("consensus: %s is %w: %s", node, errUnreachable, text)
-	}
-	for _, f := range faults {
-		if f.name == name {
-			return fmt.Errorf("consensus: %s: %w (%s)", node, f.err, text)
-		}
-	}
-	return fmt.Errorf("consensus: %s: %s", node, text)
+	return c.askHTTP(limited, node, a)
 }

@@ -63,8 +63,8 @@ func closedPort(t *testing.T) string {
 
 func TestClientFindsTheLeader(t *testing.T) {
 	r := newRig(t, Config{})
-	leader, _ := serve(t, Serve(r))
-	follower, asked := serve(t, Serve(scripted{fmt.Errorf("wrapped: %w", &coterie.NotLeaderError{Leader: "c"})}))
+	leader, _ := serve(t, Handler(r))
+	follower, asked := serve(t, Handler(scripted{fmt.Errorf("wrapped: %w", &coterie.NotLeaderError{Leader: "c"})}))
 	c := mustDial(t, ClientConfig{Addrs: map[coterie.NodeID]string{"a": closedPort(t), "b": follower, "c": leader + "/"}})
 	result, err := c.Propose(t.Context(), []byte("3"))
 	require.NoError(t, err)
@@ -88,7 +88,7 @@ func TestClientFindsTheLeader(t *testing.T) {
 func TestClientIsExactlyOnceWhenAnswersAreLost(t *testing.T) {
 	r := newRig(t, Config{})
 	var calls atomic.Int64
-	h := Serve(r)
+	h := Handler(r)
 	addr, asked := serve(t, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		if calls.Add(1)%3 == 0 {
 			h.ServeHTTP(httptest.NewRecorder(), req)
@@ -120,7 +120,7 @@ func TestClientIsExactlyOnceWhenAnswersAreLost(t *testing.T) {
 
 func TestClientLeavesAHangingReplica(t *testing.T) {
 	r := newRig(t, Config{})
-	leader, _ := serve(t, Serve(r))
+	leader, _ := serve(t, Handler(r))
 	release := make(chan struct{}) // a process that is stopped, or a disk that hangs
 	hanging, _ := serve(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
 	defer close(release)
@@ -135,7 +135,7 @@ func TestClientErrorsKeepTheirMeaning(t *testing.T) {
 		if f.name == "closed" {
 			continue // a closed replica is one that another may stand in for
 		}
-		addr, _ := serve(t, Serve(scripted{fmt.Errorf("wrapped: %w", f.err)}))
+		addr, _ := serve(t, Handler(scripted{fmt.Errorf("wrapped: %w", f.err)}))
 		c := &Client{cfg: ClientConfig{Addrs: map[coterie.NodeID]string{"a": addr}, TryTimeout: time.Second}, http: http.DefaultClient, nodes: []coterie.NodeID{"a"}, target: "a"}
 		_, err := c.ProposeAs(t.Context(), Tag{1, 1, 1}, []byte("1"))
 		assert.ErrorIs(t, err, f.err)
@@ -153,9 +153,9 @@ func TestDialWithoutACluster(t *testing.T) {
 	assert.ErrorContains(t, err, "TryTimeout")
 }
 
-func TestServeRefusesBadRequests(t *testing.T) {
+func TestHandlerRefusesBadRequests(t *testing.T) {
 	r := newRig(t, Config{})
-	addr, _ := serve(t, Serve(r))
+	addr, _ := serve(t, Handler(r))
 	request := func(method, path, body string, header ...string) (int, string) {
 		t.Helper()
 		req, err := http.NewRequestWithContext(t.Context(), method, addr+path, strings.NewReader(body))

@@ -27,5 +27,5 @@
 // The driver's decisions (the table of sessions, what is applied when, when to take a snapshot, the log's clock, who
 // waits for which answer) are pure: Driver runs them on its goroutines, Inline within the calls of transport/sim.
 //
-// Serve gives a replica to clients over HTTP, and Dial makes one replica of them all.
+// Serve gives a replica to clients over package transport/rpc, Handler over HTTP, and Dial makes one replica of them all.
 package consensus

@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net/http/httptest"
+	"net"
 	"os"
 	"slices"
 	"time"
@@ -15,6 +15,7 @@ import (
 	"github.com/coterie-go/coterie/replication/wal"
 	"github.com/coterie-go/coterie/transport"
 	"github.com/coterie-go/coterie/transport/host"
+	"github.com/coterie-go/coterie/transport/rpc"
 )
 
 // journalOfBytes is a state machine that keeps the bytes of all commands.
@@ -92,11 +93,22 @@ func ExampleDial() {
 		return
 	}
 	defer replica.Close()
-	server := httptest.NewServer(consensus.Serve(replica))
+	server, err := rpc.NewServer(rpc.ServerConfig{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
 	defer server.Close()
+	consensus.Serve(server, replica)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	go func() { _ = server.Serve(listener) }()
 
 	ctx := context.Background()
-	client, err := consensus.Dial(ctx, consensus.ClientConfig{Addrs: map[coterie.NodeID]string{"a": server.URL}})
+	client, err := consensus.Dial(ctx, consensus.ClientConfig{Addrs: map[coterie.NodeID]string{"a": listener.Addr().String()}})
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -67,7 +67,7 @@ func (c *cluster) start(id coterie.NodeID, voters map[coterie.NodeID]string, ca 
 	if err != nil {
 		return err
 	}
-	server := &http.Server{Handler: consensus.Serve(kv.Watchable(node, store))}
+	server := &http.Server{Handler: consensus.Handler(kv.Watchable(node, store))}
 	c.servers = append(c.servers, server)
 	c.urls = append(c.urls, fmt.Sprintf("%s=http://%s", id, l.Addr()))
 	go func() { _ = server.Serve(l) }() // until stop

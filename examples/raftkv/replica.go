@@ -42,7 +42,7 @@ func (r *replica) run(ctx context.Context, members []string) error {
 	if err != nil {
 		return err
 	}
-	server := http.Server{Addr: r.http, Handler: withAdmin(consensus.Serve(node), node)}
+	server := http.Server{Addr: r.http, Handler: withAdmin(consensus.Handler(node), node)}
 	go func() {
 		select {
 		case <-node.Done():
