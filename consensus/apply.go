@@ -61,6 +61,11 @@ func (d *Driver[C]) applyEvent(event any) (done bool, err error) {
 			return false, err
 		}
 		d.restored(e)
+	case SnapshotDue:
+		if !d.capturing {
+			d.machine.due = true
+			d.capture(nil)
+		}
 	case Superseded:
 		// Through here, for an Installed that came before must have been read.
 		d.files.put(event)

@@ -8,7 +8,7 @@ import (
 
 // Core is a consensus protocol: a coterie.Core by which nodes agree on one log of commands. Calls ask, events answer.
 //
-// Its events are Committed, ReadAt, Rejected, Installed, Leader, Superseded and, while a snapshot travels, ReadChunk
+// Its events are Committed, ReadAt, Rejected, Installed, Leader, Superseded, perhaps SnapshotDue and, while a snapshot travels, ReadChunk
 // and WriteChunk; a protocol may add its own. An event is delivered when what it rests on is durable, possibly some
 // calls later, and what it points to never changes.
 //
@@ -81,6 +81,11 @@ type Leader struct {
 	ID   coterie.NodeID
 	Term uint64
 }
+
+// SnapshotDue is an event: the state after the entries emitted so far is to be captured now, whatever Config says of
+// when. A protocol whose nodes compare their snapshots, because they do not trust each other, emits it at the same
+// index on each. If a snapshot is being written, none is captured, and Compact is not called for this one.
+type SnapshotDue struct{}
 
 // Superseded is an event: no durable record names this snapshot any more; its file may be removed.
 type Superseded struct {

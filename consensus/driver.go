@@ -157,7 +157,7 @@ func (d *Driver[C]) handle(now time.Time, event any) {
 		d.status.committed = max(d.status.committed, e.Index)
 		d.status.Unlock()
 		d.events.put(event)
-	case Superseded:
+	case Superseded, SnapshotDue:
 		d.events.put(event)
 	case Leader:
 		d.status.Lock()

@@ -102,6 +102,14 @@ func stampOf(wall time.Time) int64 {
 // logTime is a stamp as a time.
 func logTime(stamp int64) time.Time { return time.Unix(0, stamp).UTC() }
 
+// CheckCommand returns an error if the command is none that a driver proposes: malformed, or of a newer version of this
+// library (a *coterie.FormatError), which stops the replicas that would apply it. A protocol whose nodes may lie refuses
+// such commands before it accepts them; one that trusts its nodes need not ask.
+func CheckCommand(command []byte) error {
+	_, err := decode(command)
+	return err
+}
+
 // decode takes an envelope apart; its body is part of b. A *coterie.FormatError is from a newer version; any other
 // error is one that every version makes of these bytes.
 func decode(b []byte) (envelope, error) {

@@ -167,6 +167,8 @@ func (n *Inline) Event(now time.Time, event any) {
 		n.newest = e.Index
 		n.status.Committed = max(n.status.Committed, e.Index)
 		n.tellCore()
+	case SnapshotDue:
+		n.machine.due = !n.capturing // it is captured below
 	case Superseded:
 		n.must(n.clerk.remove(e.Name))
 	case ReadChunk:

@@ -49,6 +49,7 @@ type Machine struct {
 	outcomes []Outcome
 	waiting  []ReadAt // reads whose index is not applied yet
 
+	due          bool  // the core wants a snapshot at this index
 	sinceBytes   int64 // applied since the last snapshot
 	sinceEntries int
 	size         int64 // of the last snapshot
@@ -172,7 +173,7 @@ func (m *Machine) TickAt(ticked time.Time) time.Time {
 
 // SnapshotDue reports whether enough was applied since the last snapshot.
 func (m *Machine) SnapshotDue() bool {
-	if m.cfg.SnapshotEntries > 0 && m.sinceEntries >= m.cfg.SnapshotEntries {
+	if m.due || m.cfg.SnapshotEntries > 0 && m.sinceEntries >= m.cfg.SnapshotEntries {
 		return true
 	}
 	return m.cfg.SnapshotBytes > 0 && m.sinceBytes >= max(m.cfg.SnapshotBytes, m.size)
@@ -187,6 +188,7 @@ type Capture struct {
 
 // Capture freezes the state, so that it can be written while the Machine goes on.
 func (m *Machine) Capture() (*Capture, error) {
+	m.due = false
 	write, err := m.cfg.StateMachine.Snapshot()
 	if err != nil {
 		return nil, fmt.Errorf("consensus: snapshot of the state machine at %d: %w", m.index, err)
