@@ -26,6 +26,7 @@ const (
 	opLocal byte = iota
 	opExecute
 	opQuery
+	opNothing // asks whether the replicas answer
 )
 
 const (
@@ -36,6 +37,12 @@ const (
 // errStale is answered to a client's request that is older than one it has made since, or than what is still known of
 // clients.
 var errStale = errors.New("pbft: request is too old")
+
+// maxAhead is how far a client's clock may be ahead of the log's. Without a bound one client could make everybody's
+// requests too old, once it is forgotten.
+const maxAhead = time.Minute
+
+var errAhead = errors.New("pbft: the client's clock is more than a minute ahead of the log's")
 
 func localCommand(command []byte) []byte {
 	return append(append(make([]byte, 0, 1+len(command)), opLocal), command...)
@@ -108,7 +115,7 @@ func (t *clients) Apply(e coterie.Entry) []byte {
 		e.Command = rest
 		return t.app.Apply(e)
 	}
-	if op > opQuery || len(e.Command) < clientHeader+ed25519.SignatureSize {
+	if op > opNothing || len(e.Command) < clientHeader+ed25519.SignatureSize {
 		return reply(nil, errors.New("pbft: not a request"))
 	}
 	signed := len(e.Command) - ed25519.SignatureSize
@@ -124,6 +131,9 @@ func (t *clients) Apply(e coterie.Entry) []byte {
 
 // execute executes a client's request unless it, or a newer one of that client, has been (§4.1).
 func (t *clients) execute(key [ed25519.PublicKeySize]byte, op byte, timestamp uint64, e coterie.Entry) []byte {
+	if at := e.Time.Add(maxAhead); int64(timestamp) < 0 || time.Unix(0, int64(timestamp)).After(at) {
+		return reply(nil, errAhead)
+	}
 	el := t.byKey[key]
 	if el == nil {
 		if timestamp <= t.floor {
@@ -141,9 +151,10 @@ func (t *clients) execute(key [ed25519.PublicKeySize]byte, op byte, timestamp ui
 	}
 	var result []byte
 	var err error
-	if op == opQuery {
+	switch op {
+	case opQuery:
 		result, err = t.app.Query(e.Command)
-	} else {
+	case opExecute:
 		result = t.app.Apply(e)
 	}
 	c.last, c.said = timestamp, reply(result, err)
