@@ -51,7 +51,6 @@ type member struct {
 // coord is a transaction that this node coordinates.
 type coord struct {
 	id      txn.ID
-	seq     uint64 // of this epoch; 0 if it was begun before
 	phase   Phase
 	members []member
 	left    int // members whose answer is awaited
@@ -93,13 +92,18 @@ func (c *Core) Begin(now time.Time, members []coterie.NodeID) (txn.ID, error) {
 	if !c.started || len(c.coord) >= c.cfg.MaxOpen {
 		return "", fmt.Errorf("twophase: %d transactions are open: %w", len(c.coord), coterie.ErrOverloaded)
 	}
-	t := &coord{seq: c.next, phase: Working, since: now, id: makeID(c.cfg.ID, position{c.epoch, c.next})}
-	c.next++
-	for _, n := range members {
-		t.members = append(t.members, member{node: n})
+	return c.open(c.next, members).id, nil
+}
+
+// open begins the transaction of a number, which is not used before.
+func (c *Core) open(seq uint64, members []coterie.NodeID) *coord {
+	t := &coord{id: makeID(c.cfg.ID, position{c.epoch, seq}), phase: Working, since: c.now, members: make([]member, len(members))}
+	for i, n := range members {
+		t.members[i].node = n
 	}
+	c.next = max(c.next, seq+1)
 	c.coord[t.id] = t
-	return t.id, nil
+	return t
 }
 
 // Prepare asks the members for their votes; Decided follows, at the latest after Config.PrepareTimeout. The error is

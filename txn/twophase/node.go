@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -44,6 +45,9 @@ type Coordinator struct {
 	cfg     Config
 	host    *host.Host[*Core]
 	waiting map[txn.ID]chan Decided // of the host's goroutine alone
+	epoch   uint64                  // of this start
+	seq     atomic.Uint64           // number of the newest transaction
+	open    atomic.Int64            // calls of Run under way
 
 	committed, aborted, unknown atomic.Uint64
 }
@@ -60,7 +64,7 @@ type Node struct {
 	prepares, retries atomic.Uint64
 }
 
-// Start runs a node. It returns an error that names the field of Config that is wrong, or tells why the journal cannot
+// Start runs a node, and returns when its start is noted in the journal. It returns an error that names the field of Config that is wrong, or tells why the journal cannot
 // be taken up: it is another node's or protocol's, or a newer version's (*coterie.FormatError).
 func Start(cfg Config) (*Node, error) {
 	core, err := NewCore(cfg)
@@ -89,6 +93,11 @@ func Start(cfg Config) (*Node, error) {
 		return nil, err
 	}
 	close(ready)
+	// The first round notes the epoch that IDs are made of; a call comes after it.
+	if err := n.host.Do(n.ctx, func(_ time.Time, core *Core) { n.epoch = core.epoch }); err != nil {
+		_ = n.Close()
+		return nil, err
+	}
 	if r, ok := n.resource.(txn.Recoverer); ok {
 		n.calls.Go(func() { n.recover(r) })
 	}
@@ -103,11 +112,23 @@ func Start(cfg Config) (*Node, error) {
 // Settle waits for them. Otherwise the error is
 //   - an *AbortedError (txn.ErrAborted) that wraps work's error, or ctx's, or says who refused: nothing happened;
 //   - coterie.ErrUnknownOutcome if the node stopped while the decision was being taken: its next start knows;
-//   - coterie.ErrOverloaded or coterie.ErrClosed if the transaction did not begin.
+//   - coterie.ErrOverloaded, coterie.ErrClosed or ctx's error if the transaction did not begin.
 //
 // If work panics the transaction is aborted.
 func (c *Coordinator) Run(ctx context.Context, participants []coterie.NodeID, work func(ctx context.Context, id txn.ID) error) error {
-	id, done, err := c.begin(ctx, participants, work == nil)
+	if err := c.admit(ctx, participants); err != nil {
+		return err
+	}
+	defer c.open.Add(-1)
+	// The core hears of each step by Post, in order, and nothing waits for it: a round of the host may be a sync long.
+	seq := c.seq.Add(1)
+	id, done := makeID(c.cfg.ID, position{c.epoch, seq}), make(chan Decided, 1)
+	participants = slices.Clone(participants)
+	err := c.host.Post(func(now time.Time, core *Core) {
+		core.now = now
+		core.open(seq, participants)
+		c.waiting[id] = done
+	})
 	if err != nil {
 		return err
 	}
@@ -115,27 +136,27 @@ func (c *Coordinator) Run(ctx context.Context, participants []coterie.NodeID, wo
 		if err := c.work(ctx, id, work); err != nil {
 			return &AbortedError{ID: id, By: c.cfg.ID, Err: err}
 		}
-		failed := c.host.Do(ctx, func(now time.Time, core *Core) { err = core.Prepare(now, id) })
-		if err := errors.Join(failed, err); err != nil {
-			c.abort(id, err)
-			return &AbortedError{ID: id, By: c.cfg.ID, Err: err}
-		}
 	}
+	_ = c.host.Post(func(now time.Time, core *Core) { _ = core.Prepare(now, id) }) // await sees the host's end
 	return c.await(ctx, id, done)
 }
 
-func (c *Coordinator) begin(ctx context.Context, participants []coterie.NodeID, prepare bool) (id txn.ID, done chan Decided, err error) {
-	done = make(chan Decided, 1)
-	failed := c.host.Do(ctx, func(now time.Time, core *Core) {
-		if id, err = core.Begin(now, participants); err != nil {
-			return
-		}
-		c.waiting[id] = done
-		if prepare {
-			err = core.Prepare(now, id)
-		}
-	})
-	return id, done, errors.Join(failed, err)
+// admit refuses what must not begin.
+func (c *Coordinator) admit(ctx context.Context, participants []coterie.NodeID) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if len(participants) == 0 {
+		return errors.New("twophase: no participants")
+	}
+	if err := checkNodes(participants); err != nil {
+		return fmt.Errorf("twophase: participants: %w", err)
+	}
+	if open := c.open.Add(1); open > int64(c.cfg.MaxOpen) {
+		c.open.Add(-1)
+		return fmt.Errorf("twophase: %d transactions are open: %w", open-1, coterie.ErrOverloaded)
+	}
+	return nil
 }
 
 // work does the user's part; the transaction is aborted if that fails.
