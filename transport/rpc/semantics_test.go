@@ -375,11 +375,10 @@ func TestSessionsAreCompacted(t *testing.T) {
 			require.True(t, mine)
 			tb.end(g, o, nil, payload)
 		}
-		synctest.Wait()
+		require.NoError(t, tb.close()) // waits for the journal
 		require.Positive(t, journal.keeps)
 		require.Less(t, len(journal.records), 200)
 		require.LessOrEqual(t, tb.bytes, 64<<10)
-		require.NoError(t, tb.close())
 
 		again, err := newTable(journal, 10, 64<<10)
 		require.NoError(t, err)

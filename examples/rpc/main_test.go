@@ -1,0 +1,9 @@
+package main
+
+import "testing"
+
+func TestKilledConnections(t *testing.T) {
+	if err := killed(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
