@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -261,6 +262,11 @@ func (p *peer) write(out *outbound, gone <-chan struct{}) error {
 				return err
 			}
 		case <-wake:
+			if wake != ready {
+				// Who woke this goroutine would be the only one to have sent: where many send at one moment, as the
+				// hosts of many groups do, the others go first, and one write takes it all.
+				runtime.Gosched()
+			}
 		}
 	}
 }
