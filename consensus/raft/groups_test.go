@@ -18,6 +18,8 @@ import (
 	"github.com/coterie-go/coterie/internal/testsize"
 	"github.com/coterie-go/coterie/replication/wal"
 	"github.com/coterie-go/coterie/transport"
+	"github.com/coterie-go/coterie/transport/host"
+	"github.com/coterie-go/coterie/transport/tcp"
 )
 
 // TestManyGroupsShareTransportAndLog runs many groups on three nodes, each with one transport and one log: every group
@@ -140,4 +142,60 @@ func TestSoakMemoryIsFlat(t *testing.T) {
 	t.Logf("%d commands; heap %d then %d bytes, goroutines %d then %d", done.Load(), firstHeap, heap, firstGoroutines, goroutines)
 	require.Less(t, heap, firstHeap*3/2+16<<20)
 	require.Less(t, goroutines, firstGoroutines+20)
+}
+
+// TestHeartbeatsOfManyGroupsShareWrites: the beats of groups on one connection come at the same moments, for hosts wake
+// on one grid, and go out together: a peer gets one write for many of them.
+func TestHeartbeatsOfManyGroupsShareWrites(t *testing.T) {
+	t.Parallel()
+	ctx := testContext(t)
+	const groups = 40
+	voters := map[coterie.NodeID]string{"a": "", "b": ""}
+	address := map[coterie.NodeID]string{"a": freeAddress(t), "b": freeAddress(t)}
+	wires := map[coterie.NodeID]*tcp.Transport{}
+	members := make([]*nodes, groups)
+	for id, peer := range map[coterie.NodeID]coterie.NodeID{"a": "b", "b": "a"} {
+		wire, err := tcp.Start(tcp.Config{ID: id, Listen: address[id], Peers: map[coterie.NodeID]string{peer: address[peer]}})
+		require.NoError(t, err)
+		wires[id] = wire
+		mux := transport.NewMux(wire)
+		t.Cleanup(func() { _ = mux.Close() })
+		for g := range groups {
+			files, err := wal.OpenSnapshots(t.TempDir())
+			require.NoError(t, err)
+			if members[g] == nil {
+				members[g] = &nodes{t: t, running: map[coterie.NodeID]*raft.Node{}}
+			}
+			n := members[g].start(raft.Config{
+				ID: id, Voters: voters, StateMachine: &counter{}, Transport: mux.Channel(uint64(g)), Journal: &host.MemoryJournal{},
+				Snapshots: files, ElectionTimeout: 500 * time.Millisecond,
+			})
+			t.Cleanup(func() { _ = n.Close() })
+		}
+	}
+	for _, c := range members {
+		c.add(ctx, 1)
+	}
+	count := func() (sent, writes uint64) {
+		for _, w := range wires {
+			m := w.Metrics()
+			sent, writes = sent+m.Sent, writes+m.Writes
+		}
+		return sent, writes
+	}
+	sent, writes := count()
+	ticker := time.NewTicker(10 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		nowSent, nowWrites := count()
+		if nowSent-sent > 20*groups {
+			require.Greater(t, nowSent-sent, 2*(nowWrites-writes))
+			return
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			t.Fatal("no heartbeats")
+		}
+	}
 }

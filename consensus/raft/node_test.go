@@ -322,3 +322,36 @@ func TestStartNamesTheField(t *testing.T) {
 		require.ErrorContains(t, err, field)
 	}
 }
+
+// TestNodeEventsAreBounded: a reader that does not read misses the oldest events, and is told how many.
+func TestNodeEventsAreBounded(t *testing.T) {
+	t.Parallel()
+	ctx := testContext(t)
+	c := newNodes(t, "a")
+	c.change = func(cfg *raft.Config) {
+		cfg.ElectionTimeout, cfg.HeartbeatInterval = 100*time.Millisecond, 10*time.Millisecond
+	}
+	a := c.start(c.config("a", "a"))
+	c.add(ctx, 1)
+	events := a.Events(ctx)
+	const changes = 200 // each is told when it is appended and when it is committed
+	for i := range changes {
+		require.NoError(t, a.Reconfigure(ctx, raft.Change{Set: []raft.Member{{ID: "a", Priority: i + 1}}}))
+	}
+	require.NoError(t, a.Close())
+	seen, missed := 0, 0
+	for e := range events {
+		switch e := e.(type) {
+		case raft.Lagged:
+			require.Zero(t, seen, "told first")
+			missed += e.Missed
+		case raft.ConfigChanged:
+			seen++
+			if e.Committed {
+				require.Equal(t, (seen+missed)/2, e.Members.Members[0].Priority)
+			}
+		}
+	}
+	require.Equal(t, 2*changes, seen+missed)
+	require.Equal(t, 256, seen)
+}

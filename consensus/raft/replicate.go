@@ -33,16 +33,24 @@ func (c *Core) replicate() {
 			}
 		}
 		l.beat = false
-		l.beatDue = c.now + c.cfg.HeartbeatInterval
-		if l.calm {
-			l.beatDue = c.now + c.cfg.HeartbeatInterval*calmFactor
-		}
+		l.beatDue = c.nextBeat()
 	}
 	if !l.calm {
 		c.hurryCommit()
 	}
 	clear(l.batches)
 	l.confirmAlone(c)
+}
+
+// nextBeat returns when the next heartbeat is due: at a multiple of the interval, the same for all groups of a process,
+// so that their heartbeats to one peer go out together.
+func (c *Core) nextBeat() instant {
+	interval := c.cfg.HeartbeatInterval
+	if c.lead.calm {
+		interval *= calmFactor
+	}
+	at := c.now + interval
+	return at - instant(c.origin.Add(at).UnixNano()%int64(interval))
 }
 
 // confirmAlone lets a leader that is a quorum by itself answer its reads: nobody else would confirm its round.
