@@ -54,7 +54,7 @@ func TestChild(t *testing.T) {
 		HeartbeatInterval: 30 * time.Millisecond, Driver: consensus.Config{SnapshotEntries: 200},
 	})
 	require.NoError(t, err)
-	server := httptest.NewUnstartedServer(consensus.Serve(n))
+	server := httptest.NewUnstartedServer(consensus.Handler(n))
 	_ = server.Listener.Close()
 	server.Listener, err = net.Listen("tcp", cfg.HTTP)
 	require.NoError(t, err)
