@@ -118,6 +118,9 @@ func (c *Core) boot(now time.Time) {
 	c.booted, c.origin = true, now
 	c.chosen, c.emitted, c.applied = c.base.slot, c.base.slot, c.base.slot
 	c.trimReplayed()
+	if c.log.start > c.base.slot {
+		panic("paxos: the journal lacks the slots between the snapshot and the log")
+	}
 	if !c.base.known {
 		c.base.known = true
 		c.saveBase()

@@ -173,7 +173,7 @@ func (n *Node) ProposeAs(ctx context.Context, tag consensus.Tag, command []byte)
 func (n *Node) EndSession(ctx context.Context, id uint64) error { return n.driver.EndSession(ctx, id) }
 
 // Reconfigure makes others the members, on the leader: those named, with their addresses, whoever was before. A new one
-// must run, with Config.Join. It returns when the new members decide. Errors: ErrInvalidChange, ErrBusy, ErrNotLeader,
+// must run, with Config.Join. It returns when the new members decide and those that are none any more may be stopped. Errors: ErrInvalidChange, ErrBusy, ErrNotLeader,
 // and ErrUnknownOutcome if the leader lost its place or ctx ended meanwhile.
 func (n *Node) Reconfigure(ctx context.Context, members ...Member) error {
 	answer := make(chan error, 1)

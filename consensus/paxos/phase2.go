@@ -12,6 +12,7 @@ import (
 type peer struct {
 	id    coterie.NodeID
 	round uint64 // the newest of the leader's rounds that it has answered
+	knows uint64 // the slot through which it knows all to be chosen
 }
 
 // stamp is when a round began.
@@ -35,6 +36,7 @@ type leadership struct {
 	inherited uint64            // the last slot of which anything was known when the leadership began
 	queue     []consensus.Entry // commands without a slot
 	change    *change
+	unsettled bool   // a configuration is new, and its members may not know so
 	sent      []sent // what may have to be sent again, oldest first
 	told      uint64 // the slot that all acceptors were last told to be chosen
 
@@ -47,6 +49,7 @@ type leadership struct {
 	alone     bool    // the leader is a quorum
 	resignAt  instant // it leads no longer if no quorum has answered by then
 	rounds    func(coterie.NodeID) uint64
+	knows     func(coterie.NodeID) uint64
 
 	beat    bool // everybody is owed a message
 	beatDue instant
@@ -65,6 +68,17 @@ func (c *Core) becomeLeader() {
 		}
 		return 0
 	}
+	l.knows = func(id coterie.NodeID) uint64 {
+		p := l.find(id)
+		switch {
+		case p == nil:
+			return 0
+		case p == l.self:
+			return c.chosen
+		}
+		return p.knows
+	}
+	l.unsettled = true // its predecessor may have begun a change
 	c.lead, c.leader = l, c.cfg.ID
 	c.electionDue = never
 	c.recv = receiving{}
@@ -488,9 +502,12 @@ func (c *Core) handleAccepted(from coterie.NodeID, m *message) {
 	if l == nil || m.ballot != c.bid.ballot {
 		return
 	}
-	if p := l.find(from); p != nil && m.round > p.round && m.round <= l.round {
-		p.round = m.round
-		c.confirm()
+	if p := l.find(from); p != nil {
+		p.knows = max(p.knows, m.chosen)
+		if m.round > p.round && m.round <= l.round {
+			p.round = m.round
+			c.confirm()
+		}
 	}
 	before := c.chosen
 	for _, s := range m.spans {
@@ -498,6 +515,9 @@ func (c *Core) handleAccepted(from coterie.NodeID, m *message) {
 	}
 	if c.advance(); c.chosen > before && c.lead != nil {
 		c.answerReads()
+	}
+	if c.lead != nil && l.unsettled {
+		c.settle()
 	}
 }
 

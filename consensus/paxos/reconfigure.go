@@ -162,12 +162,15 @@ func (c *Core) adoptChosen(slot uint64, e *consensus.Entry) {
 func (c *Core) configured() {
 	conf := c.confs[len(c.confs)-1]
 	c.out.Emit(ConfigChanged{From: conf.from, Members: slices.Clone(conf.members)})
+	if c.lead != nil {
+		c.lead.unsettled = true
+	}
 	c.rebuildPeers()
 }
 
-// Reconfigure makes others the members. The answer is a Done with the id, when the new configuration decides: Alpha
-// slots after the one it is chosen in, which the leader fills with no-ops if need be. As each slot has one
-// configuration, the old and the new one need not meet.
+// Reconfigure makes others the members. The answer is a Done with the id, when the new configuration decides, which is
+// Alpha slots after the one it is chosen in (the leader fills them with no-ops if need be), and needs the former members
+// no more. As each slot has one configuration, the old and the new one need not meet.
 func (c *Core) Reconfigure(now time.Time, id uint64, members []Member) {
 	c.enter(now)
 	members = slices.Clone(members)
@@ -205,13 +208,20 @@ func (c *Core) fillTo() uint64 {
 	return 0
 }
 
-// settle ends a reconfiguration that has come into force, and the leadership of a node that is no member any more.
+// settle ends a reconfiguration once it is in force and the former members are not needed any more: a phase 2 quorum of
+// the new ones knows that all before is chosen, so that each phase 1 quorum of them finds it out. A leader that is no
+// member any more leads until then.
 func (c *Core) settle() {
 	l := c.lead
-	if ch := l.change; ch != nil && ch.slot != 0 && c.chosen+1 >= ch.slot+uint64(c.cfg.Alpha) {
+	active := c.active()
+	if !l.unsettled || len(active) > 1 || active[0].accepts.Committed(l.knows)+1 < active[0].from {
+		return
+	}
+	if ch := l.change; ch != nil && ch.slot != 0 && ch.slot < active[0].from {
 		l.change = nil
 		c.out.Emit(Done{ID: ch.id})
 	}
+	l.unsettled = l.change != nil
 	if !c.member() {
 		c.beat() // what is chosen the others must hear before it goes
 		c.becomeFollower("")

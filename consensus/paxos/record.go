@@ -147,6 +147,11 @@ func (c *Core) replayRun(m *message) {
 			c.toldBallot, c.told = m.ballot, 0
 		}
 	}
+	if far := 2 * uint64(c.cfg.Alpha); m.first > c.log.last()+1+far {
+		// A node holds no slot so far beyond what it knows to be chosen: the records of those between are gone because
+		// a base further on takes their place. If there is none, boot finds that out.
+		c.log.compact(m.first - 1 - far)
+	}
 	for i := range m.entries {
 		n := m.first + uint64(i)
 		if n <= c.log.start {

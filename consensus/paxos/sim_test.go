@@ -394,6 +394,9 @@ func (s *simCluster) run() error {
 	if err := s.recovers(); err != nil {
 		return err
 	}
+	if n := s.w.Stats().Rejected; n > 0 {
+		return fmt.Errorf("%d messages of correct nodes were refused as malformed", n)
+	}
 	return s.linearizable()
 }
 
