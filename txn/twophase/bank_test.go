@@ -49,13 +49,25 @@ func (b *bank) Add(id txn.ID, account string, amount int) error {
 
 // Sum reads all accounts within a transaction.
 func (b *bank) Sum(id txn.ID) (sum int, err error) {
-	for _, account := range slices.Sorted(maps.Keys(b.balances)) {
+	for _, account := range b.names() {
 		if err := b.Add(id, account, 0); err != nil {
 			return 0, err
 		}
-		sum += b.balances[account]
 	}
-	return sum, nil
+	return b.total(), nil // all are locked
+}
+
+func (b *bank) names() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Sorted(maps.Keys(b.balances))
+}
+
+// ends is what has become of the transactions that changed something.
+func (b *bank) ends() map[txn.ID]bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return maps.Clone(b.over)
 }
 
 func (b *bank) Prepare(_ context.Context, id txn.ID) (txn.Vote, error) {
@@ -119,6 +131,8 @@ func (b *bank) Prepared(context.Context) ([]txn.ID, error) {
 
 // crash loses what was not prepared.
 func (b *bank) crash() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	for id := range b.work {
 		if !b.prepared[id] {
 			b.release(id)

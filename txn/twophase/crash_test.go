@@ -112,7 +112,11 @@ func TestEveryTwoFaults(t *testing.T) {
 		return !t.Failed()
 	}
 	whole := runWith(votes, false, func(*world) {})
-	for k := 1; k <= whole.messages && !t.Failed(); k += testsize.N(1, 1) {
+	step := 1
+	if testsize.Race() {
+		step = 10
+	}
+	for k := 1; k <= whole.messages && !t.Failed(); k += step {
 		eachCrash(votes, false, func(w *world) { w.lose = k }, 1, try)
 		eachCrash(votes, false, func(w *world) { w.repeat = k }, 1, try)
 	}
@@ -158,20 +162,19 @@ func TestEveryCrashFindsPlantedBugs(t *testing.T) {
 func TestForcedWritesAndMessages(t *testing.T) {
 	type count struct{ syncs, records, messages int }
 	for _, tt := range []struct {
-		name     string
-		votes    []txn.Vote
-		c        count            // coordinator
-		p        map[string]count // participants
-		decision int              // when the decision is told: syncs and messages in the path
+		name  string
+		votes []txn.Vote
+		c     count            // coordinator
+		p     map[string]count // participants
 	}{
 		{"commit", []txn.Vote{txn.Yes, txn.Yes, txn.Yes, txn.Yes}, count{1, 1, 8}, map[string]count{
-			"p1": {2, 2, 2}, "p4": {2, 2, 2}}, 0},
+			"p1": {2, 2, 2}, "p4": {2, 2, 2}}},
 		{"read-only voter", []txn.Vote{txn.Yes, txn.ReadOnly}, count{1, 1, 3}, map[string]count{
-			"p1": {2, 2, 2}, "p2": {0, 0, 1}}, 0},
+			"p1": {2, 2, 2}, "p2": {0, 0, 1}}},
 		{"all read-only", []txn.Vote{txn.ReadOnly, txn.ReadOnly}, count{0, 0, 2}, map[string]count{
-			"p1": {0, 0, 1}}, 0},
+			"p1": {0, 0, 1}}},
 		{"abort", []txn.Vote{txn.Yes, txn.No}, count{0, 0, 3}, map[string]count{
-			"p1": {1, 1, 1}, "p2": {0, 0, 1}}, 0},
+			"p1": {1, 1, 1}, "p2": {0, 0, 1}}},
 	} {
 		w := newWorld(tt.votes...)
 		for _, n := range w.nodes {

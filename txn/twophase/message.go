@@ -1,7 +1,9 @@
 package twophase
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -167,15 +169,21 @@ func readNodes(r *wire.Reader) []coterie.NodeID {
 }
 
 func checkNodes(nodes []coterie.NodeID) error {
-	seen := make(map[coterie.NodeID]bool, len(nodes))
-	for _, n := range nodes {
+	const few = 16 // up to so many, looking is cheaper than a map
+	var seen map[coterie.NodeID]bool
+	if len(nodes) > few {
+		seen = make(map[coterie.NodeID]bool, len(nodes))
+	}
+	for i, n := range nodes {
 		if n == "" {
-			return fmt.Errorf("a node without a name")
+			return errors.New("a node without a name")
 		}
-		if seen[n] {
+		if seen[n] || len(nodes) <= few && slices.Contains(nodes[:i], n) {
 			return fmt.Errorf("node %q twice", n)
 		}
-		seen[n] = true
+		if seen != nil {
+			seen[n] = true
+		}
 	}
 	return nil
 }

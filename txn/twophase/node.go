@@ -348,11 +348,14 @@ type Metrics struct {
 	Unknown   uint64 // whose outcome Run could not tell
 	Prepares  uint64 // votes that the resource was asked for
 	Retries   uint64 // calls of the resource's Commit, Abort and Prepared that failed and are made again
+	Rejected  uint64 // messages that were malformed or contradicted the log
+	Syncs     uint64 // forced writes
 }
 
 // Metrics returns the counters.
 func (n *Node) Metrics() Metrics {
-	return Metrics{n.committed.Load(), n.aborted.Load(), n.unknown.Load(), n.prepares.Load(), n.retries.Load()}
+	h := n.host.Metrics()
+	return Metrics{n.committed.Load(), n.aborted.Load(), n.unknown.Load(), n.prepares.Load(), n.retries.Load(), h.Malformed, h.Syncs}
 }
 
 // Done is closed when the node has stopped, by Close or because its journal failed; Err tells why.

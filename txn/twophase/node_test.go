@@ -173,7 +173,11 @@ func TestRunAbortsWhenTheWorkFails(t *testing.T) {
 
 func TestRunRefusesBadInput(t *testing.T) {
 	inBubble(t, 1, nil, func(t *testing.T, c *cluster) {
-		for _, members := range [][]coterie.NodeID{nil, {""}, {"a", "a"}} {
+		many := make([]coterie.NodeID, 20)
+		for i := range many {
+			many[i] = coterie.NodeID(fmt.Sprint(i % 19))
+		}
+		for _, members := range [][]coterie.NodeID{nil, {""}, {"a", "a"}, many} {
 			require.Error(t, c.nodes["a"].Run(t.Context(), members, nil), "%q", members)
 		}
 		require.ErrorIs(t, c.nodes["a"].Enlist(t.Context(), "what?"), txn.ErrUnknown)
@@ -278,7 +282,7 @@ func TestInDoubtUntilTheCoordinatorIsBack(t *testing.T) {
 			require.Zero(t, len(s.Taking)+len(s.Coordinating), "%s: %+v", id, s)
 			require.Zero(t, c.banks[id].held())
 		}
-		require.Equal(t, c.banks["b"].over, c.banks["c"].over)
+		require.Equal(t, c.banks["b"].ends(), c.banks["c"].ends())
 	})
 }
 
@@ -311,7 +315,7 @@ func TestCooperativeTermination(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, 1, s.InDoubt)
 		time.Sleep(10 * time.Second)
-		require.True(t, c.banks["c"].over[id])
+		require.True(t, c.banks["c"].ends()[id])
 	})
 }
 

@@ -39,7 +39,6 @@ const (
 	noBug           bug = iota
 	sendBeforeSave      // messages leave before the batch is durable
 	commitForgotten     // a restart does not see that a commit was logged
-	abortAlone          // a participant in doubt that gets no answer aborts
 )
 
 type crash struct {
