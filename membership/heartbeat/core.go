@@ -104,7 +104,6 @@ type Core struct {
 	peers  []peer
 	beatAt time.Time
 	beats  uint64
-	retry  int
 	out    coterie.Outbox
 }
 

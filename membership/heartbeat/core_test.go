@@ -78,17 +78,17 @@ func TestDetectsWithinItsBounds(t *testing.T) {
 				require.NoError(t, w.Play(sim.DrawSchedule(seed, sim.Limits{Nodes: w.Nodes(), Length: 30 * time.Second})))
 				const interval = 500 * time.Millisecond
 				timeout, slack := 5*interval, interval
-				recover := 3 * interval
+				comeBack := 3 * interval
 				if ring {
 					timeout, slack = time.Duration(5+n)*interval, time.Duration(1+n)*interval
-					recover = time.Duration(10*n+10) * interval
+					comeBack = time.Duration(10*n+10) * interval
 				}
-				back = max(back, until(t, w, "recover", recover, func() bool { return agree(w) }))
+				back = max(back, until(t, w, "recover", comeBack, func() bool { return agree(w) }))
 				victim := w.Nodes()[int(seed)%n]
 				w.Crash(victim)
 				crash = max(crash, until(t, w, "detect", timeout+slack, func() bool { return agree(w) }))
 				w.Restart(victim)
-				back = max(back, until(t, w, "restart", recover, func() bool { return agree(w) }))
+				back = max(back, until(t, w, "restart", comeBack, func() bool { return agree(w) }))
 			})
 			t.Logf("worst: a crash is known to all within %v, who is back within %v", crash, back)
 		})

@@ -36,11 +36,12 @@ type Core struct {
 	ups   int       // members that are up, this one included
 	hash  uint64    // sum of their hashes
 
-	health    int // local health multiplier less one, 0 is healthy (Lifeguard, section IV-A)
-	lastProbe uint64
-	probe     probe
-	urgent    []*member // to be probed before order
-	relays    []relay   // pings that this member sends for others
+	health     int // local health multiplier less one, 0 is healthy (Lifeguard, section IV-A)
+	lastProbe  uint64
+	probe      probe
+	urgent     []*member // to be probed before order ...
+	urgentTurn bool      // ... the next time
+	relays     []relay   // pings that this member sends for others
 
 	suspects []*member // those with a suspicion
 

@@ -145,10 +145,7 @@ func (c *Core) gossip() {
 		c.gossipAt = c.now + int64(c.gossipInterval())
 		return
 	}
-	// All news is told, as far as chance allows; see soon whether it arrived. The larger the group the later, for there
-	// a view costs more and news takes its time.
-	pause := min(c.cfg.SyncInterval, c.cfg.ProbeInterval*time.Duration(1+c.ups/64))
-	c.syncAt = min(c.syncAt, c.now+c.within(pause))
+	c.syncSoon(c.cfg.ProbeInterval / 2) // all news is told, as far as chance allows: see whether it arrived
 }
 
 // accuse lets a member know soon that others hold it for unreachable.

@@ -9,6 +9,7 @@ import (
 	"iter"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,8 +30,14 @@ type Node struct {
 	receive atomic.Pointer[func(Message)]
 
 	mu      sync.Mutex // guards what follows
-	synced  chan struct{}
+	joins   []*join
 	goodbye chan struct{}
+}
+
+// join is a Join that waits for an answer of one of the seeds, or of anyone if there are none.
+type join struct {
+	seeds []coterie.NodeID
+	done  chan struct{}
 }
 
 var (
@@ -126,7 +133,7 @@ func Start(cfg Config) (*Node, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	n := &Node{core: &guarded{core: core}, synced: make(chan struct{}), goodbye: make(chan struct{})}
+	n := &Node{core: &guarded{core: core}, goodbye: make(chan struct{})}
 	n.host, err = host.Start(n.core, host.Config{
 		Transport: router{cfg.Transport, n.core},
 		Handle:    func(_ time.Time, event any) { n.handle(cfg.Transport, event) },
@@ -164,8 +171,13 @@ func (n *Node) handle(t coterie.Transport, event any) {
 		}
 	case Synced:
 		n.mu.Lock()
-		close(n.synced)
-		n.synced = make(chan struct{})
+		n.joins = slices.DeleteFunc(n.joins, func(j *join) bool {
+			answered := len(j.seeds) == 0 || slices.Contains(j.seeds, e.With)
+			if answered {
+				close(j.done)
+			}
+			return answered
+		})
 		n.mu.Unlock()
 	case Goodbye:
 		n.mu.Lock()
@@ -206,16 +218,22 @@ func (n *Node) Receive(handle func(Message)) {
 	n.receive.Store(&handle)
 }
 
-// Join asks more seeds for the others and waits until one of them has answered. Errors are those of ctx, after which
-// the seeds are still asked, and coterie.ErrClosed.
+// Join asks more seeds for the others and waits until one of them has answered; without an argument the seeds of Config
+// are asked again. Errors are those of ctx, after which the seeds are still asked, and coterie.ErrClosed.
 func (n *Node) Join(ctx context.Context, seeds ...coterie.NodeID) error {
+	j := &join{seeds: slices.Clone(seeds), done: make(chan struct{})}
 	n.mu.Lock()
-	synced := n.synced
+	n.joins = append(n.joins, j)
 	n.mu.Unlock()
+	defer func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.joins = slices.DeleteFunc(n.joins, func(other *join) bool { return other == j })
+	}()
 	if err := n.do(ctx, "join", func(now time.Time, c *Core) error { return c.Join(now, seeds...) }); err != nil {
 		return err
 	}
-	return n.await(ctx, "join", synced)
+	return n.await(ctx, "join", j.done)
 }
 
 // Leave says goodbye to the others, so that they do not take this member for failed, and waits until enough of them

@@ -178,7 +178,7 @@ func TestNodesInMemory(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			for range nodes["a"].Events() { //nolint:revive // until the node is closed
+			for range nodes["a"].Events() {
 			}
 		}()
 		synctest.Wait()

@@ -59,9 +59,11 @@ func (c *Core) probeNext() {
 	c.send(m.nodeID())
 }
 
-// nextTarget is round robin over a random order, but for members of whom others doubt.
+// nextTarget is round robin over a random order. Every other time a member of whom others doubt comes before: not more
+// often, or where many are doubted the others would never be probed.
 func (c *Core) nextTarget() *member {
-	for len(c.urgent) > 0 {
+	c.urgentTurn = !c.urgentTurn
+	for c.urgentTurn && len(c.urgent) > 0 {
 		m := c.urgent[0]
 		c.urgent = c.urgent[1:]
 		m.ext.urgent = false

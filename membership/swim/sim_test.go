@@ -128,8 +128,8 @@ type worst []time.Duration
 
 func (w *worst) add(d time.Duration) { *w = append(*w, d) }
 
-func (w worst) String() string {
-	sorted := slices.Sorted(slices.Values(w))
+func (w *worst) String() string {
+	sorted := slices.Sorted(slices.Values(*w))
 	return fmt.Sprintf("median %v, worst of %d %v", sorted[len(sorted)/2], len(sorted), sorted[len(sorted)-1])
 }
 
@@ -152,7 +152,7 @@ func TestFaults(t *testing.T) {
 	var settle, crash, back worst
 	var load float64
 	begin := time.Now()
-	simtest.Seeds(t, testsize.N(60, 1000), func(t *testing.T, seed uint64) {
+	simtest.Seeds(t, testsize.N(40, 1000), func(t *testing.T, seed uint64) {
 		rng := rand.New(rand.NewPCG(seed, 7))
 		n := 8 + rng.IntN(25)
 		if rng.IntN(12) == 0 {
@@ -167,7 +167,7 @@ func TestFaults(t *testing.T) {
 		require.NoError(t, c.w.SetLinks(sim.Link{}))
 		require.NoError(t, c.w.Run(20*time.Second)) // local health recovers, late suspicions are refuted
 		wrong := 0
-		c.events = func(at coterie.NodeID, _ time.Time, e membership.Event[[]byte]) {
+		c.events = func(_ coterie.NodeID, _ time.Time, e membership.Event[[]byte]) {
 			if e.Kind == membership.EventFail && c.w.Up(e.Member.ID) {
 				wrong++
 			}
@@ -184,9 +184,9 @@ func TestFaults(t *testing.T) {
 		back.add(c.until("restart", 20*time.Second, c.agree))
 		require.Zero(t, wrong, "members that are well were taken for failed in a calm network")
 	})
-	t.Logf("views are one after faults: %v", settle)
-	t.Logf("a crash is known to all: %v", crash)
-	t.Logf("a restarted member is alive for all: %v", back)
+	t.Logf("views are one after faults: %v", &settle)
+	t.Logf("a crash is known to all: %v", &crash)
+	t.Logf("a restarted member is alive for all: %v", &back)
 	t.Logf("at most %.1f packets per member and second at rest; %v", load, time.Since(begin))
 	require.Less(t, load, 8.0)
 }
@@ -195,7 +195,7 @@ func TestFaults(t *testing.T) {
 // operator, and so do halves of a cluster (hashicorp/memberlist#222 asks for it).
 func TestHealsAfterALongPartition(t *testing.T) {
 	var heal worst
-	simtest.Seeds(t, testsize.N(15, 300), func(t *testing.T, seed uint64) {
+	simtest.Seeds(t, testsize.N(12, 300), func(t *testing.T, seed uint64) {
 		n := []int{2, 3, 5, 8, 16, 32}[seed%6]
 		split := 1 + int(seed/6)%(n-1)
 		c := newCluster(t, n, sim.Config{Seed: seed}, func(_ int, cfg swim.Config) swim.Config {
@@ -225,7 +225,7 @@ func TestHealsAfterALongPartition(t *testing.T) {
 		require.True(t, c.agree())
 		require.Zero(t, failed, "in merging, members that are well were taken for failed")
 	})
-	t.Logf("two halves are one again: %v", heal)
+	t.Logf("two halves are one again: %v", &heal)
 }
 
 // A link that is cut one way harms nobody as long as others can be asked.
@@ -431,6 +431,44 @@ func TestLifeguardCutsFalsePositives(t *testing.T) {
 	t.Logf("(of whom healthy members did: %d and %d)", plainElsewhere, elsewhere)
 	require.Greater(t, plain, 50, "the scenario is too easy")
 	require.LessOrEqual(t, 50*(lifeguard+elsewhere), plain+plainElsewhere)
+}
+
+// The curve of the package comment: how long it takes until all know of a crash, and how often one who is well is taken
+// for failed, over the loss of the network.
+func TestCurve(t *testing.T) {
+	const n = 32
+	losses := []float64{0, 0.1, 0.3, 0.5}
+	var lines []string
+	for _, loss := range losses {
+		var crash worst
+		failed, suspected, minutes := 0, 0, 0.0
+		for seed := range uint64(testsize.N(3, 100)) {
+			c := newCluster(t, n, sim.Config{Seed: seed + 1, Link: sim.Link{Loss: loss}}, nil)
+			c.until("join", 2*time.Minute, func() bool { return c.agree() || loss > 0.3 && c.w.Elapsed() > time.Minute })
+			c.events = func(_ coterie.NodeID, _ time.Time, e membership.Event[[]byte]) {
+				switch {
+				case !c.w.Up(e.Member.ID):
+				case e.Kind == membership.EventFail:
+					failed++
+				case e.Kind == membership.EventSuspect:
+					suspected++
+				}
+			}
+			require.NoError(t, c.w.Run(time.Minute))
+			minutes += n
+			victim := c.ids[5]
+			c.w.Crash(victim)
+			crash.add(c.until("crash", settled(n), func() bool { return c.down(victim) }))
+		}
+		lines = append(lines, fmt.Sprintf("loss %2.0f%%: all know: %v; suspected at a member %.3f, failed %.4f times a member and minute",
+			100*loss, &crash, float64(suspected)/minutes/n, float64(failed)/minutes/n))
+		if loss <= 0.3 {
+			require.Zero(t, failed, "at a loss of %v", loss)
+		}
+	}
+	for _, line := range lines {
+		t.Log(line)
+	}
 }
 
 func TestTheSameSeedIsTheSameRun(t *testing.T) {

@@ -109,6 +109,13 @@ func (c *Core) sendDigest(to coterie.NodeID) {
 	c.send(to)
 }
 
+// syncSoon compares views with another member before it is time. The larger the group the later, for there a view costs
+// more and news takes its time.
+func (c *Core) syncSoon(pause time.Duration) {
+	pause = min(c.cfg.SyncInterval, pause*time.Duration(1+c.ups/64))
+	c.syncAt = min(c.syncAt, c.now+c.within(pause))
+}
+
 // compare answers a digest: by the whole view if the other has another one.
 func (c *Core) compare(from coterie.NodeID, hash uint64) {
 	if hash != c.hash {
@@ -167,6 +174,9 @@ func (c *Core) stepSync(from coterie.NodeID, msgs []message) bool {
 		how, c.host = byJoin, from
 	case c.host == from:
 		how = byJoin
+	}
+	if how == byJoin { // who joined at the same time was not in it
+		c.syncSoon(c.gossipInterval())
 	}
 	for i := 1; i < len(msgs); i++ {
 		if m := &msgs[i]; m.kind == kindRecord {
