@@ -106,7 +106,7 @@ func (r LWWRegister[T]) AppendBinary(b []byte) ([]byte, error) {
 	if r.s.at.IsZero() {
 		return b, nil
 	}
-	return r.s.append(b)
+	return appendSized(b, r.s.append)
 }
 
 // MarshalBinary returns the encoding of r.
@@ -121,8 +121,10 @@ func (r *LWWRegister[T]) UnmarshalBinary(b []byte) error {
 	}
 	var read stamped[T]
 	if in.Len() > 0 {
-		if read = readStamped[T](&in); read.dead {
-			in.Fail("deleted")
+		value := wire.NewReader(in.Bytes())
+		read = readStamped[T](&value)
+		if err := value.Done(); err != nil || read.dead {
+			in.Fail("value: %v", err)
 		}
 	}
 	if err := in.Done(); err != nil {

@@ -74,6 +74,7 @@ func (h *hub) join(name string) (*session, string, error) {
 		return nil, "", err
 	}
 	h.sessions[s.id] = s
+	h.pokeAll(s)
 	return s, s.doc.String(), nil
 }
 
