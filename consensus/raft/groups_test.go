@@ -27,9 +27,10 @@ import (
 func TestManyGroupsShareTransportAndLog(t *testing.T) {
 	t.Parallel()
 	ctx := testContext(t)
-	groups := testsize.N(40, 1000)
+	groups := max(testsize.N(40, 1000), 20)
 	voters := map[coterie.NodeID]string{"a": "", "b": "", "c": ""}
 	dir := t.TempDir()
+	var batches, records uint64
 	for life := range 2 {
 		network := transport.NewNetwork(transport.NetworkConfig{})
 		members := make([]map[coterie.NodeID]*raft.Node, groups)
@@ -73,11 +74,14 @@ func TestManyGroupsShareTransportAndLog(t *testing.T) {
 		wg.Wait()
 		for _, log := range logs {
 			m := log.Metrics()
-			require.Less(t, m.Batches, m.Records, "appends of many groups share a sync")
+			batches, records = batches+m.Batches, records+m.Records
 		}
 		for _, c := range closers {
 			require.NoError(t, c())
 		}
+	}
+	if groups > 10 { // a few may happen to save one after another
+		require.Less(t, batches, records, "appends of many groups share a sync")
 	}
 }
 
