@@ -83,6 +83,7 @@ func (l *Lease) Err() error {
 		return l.fault(ErrLost)
 	case givenBack:
 		return l.fault(ErrReleased)
+	case held:
 	}
 	return nil
 }

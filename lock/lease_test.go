@@ -49,7 +49,7 @@ func TestLeaseEndsByTime(t *testing.T) {
 		time.Sleep(10*time.Second - 1)
 		require.False(t, closed(l.Lost()))
 		require.NoError(t, l.Err())
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		require.True(t, closed(l.Lost()))
 		require.ErrorIs(t, l.Err(), ErrLost)
 		require.ErrorContains(t, l.Err(), "token 7")

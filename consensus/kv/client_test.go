@@ -110,7 +110,7 @@ func TestClient(t *testing.T) {
 
 // More than fits into one answer is read as one state.
 func TestAllReadsOneRevision(t *testing.T) {
-	bubble(t, func(t *testing.T, node *raft.Node, s *Store) {
+	bubble(t, func(t *testing.T, node *raft.Node, _ *Store) {
 		c := newClient(t, node)
 		value := make([]byte, maxAnswer/3)
 		for i := range 8 {
@@ -283,7 +283,7 @@ func (f *failing) Read(context.Context, []byte) ([]byte, error) { return nil, f.
 type plain struct{ coterie.Replica }
 
 func TestClientWithoutSessions(t *testing.T) {
-	bubble(t, func(t *testing.T, node *raft.Node, s *Store) {
+	bubble(t, func(t *testing.T, node *raft.Node, _ *Store) {
 		c := newClient(t, plain{node})
 		require.False(t, c.ExactlyOnce())
 		for {
@@ -302,7 +302,7 @@ func TestClientWithoutSessions(t *testing.T) {
 
 // A client whose session the cluster has forgotten opens another one.
 func TestClientOpensAnotherSession(t *testing.T) {
-	bubble(t, func(t *testing.T, node *raft.Node, s *Store) {
+	bubble(t, func(t *testing.T, node *raft.Node, _ *Store) {
 		c := newClient(t, node)
 		_, err := c.Put(t.Context(), "a", nil)
 		require.NoError(t, err)

@@ -137,7 +137,7 @@ func bounded(r *wire.Reader, n int) int {
 	return n
 }
 
-func (c Compare) appendTo(b []byte) []byte {
+func (c *Compare) appendTo(b []byte) []byte {
 	b = appendSpan(wire.AppendString(b, c.Key), c.Span)
 	b = wire.AppendUvarint(append(b, byte(c.Field), byte(c.Is)), c.Number)
 	return wire.AppendBytes(b, c.Bytes)
@@ -156,8 +156,8 @@ func readCompare(r *wire.Reader) Compare {
 
 func (t *Txn) encode() []byte {
 	b := wire.AppendUvarint(start(cmdTxn), uint64(len(t.If)))
-	for _, c := range t.If {
-		b = c.appendTo(b)
+	for i := range t.If {
+		b = t.If[i].appendTo(b)
 	}
 	return appendOps(appendOps(b, t.Then), t.Else)
 }
@@ -326,7 +326,7 @@ func readAnswer(b []byte) (r wire.Reader, revision uint64, err error) {
 		return r, revision, fmt.Errorf("kv: %s", text)
 	}
 	fault := faults[number]
-	if fault == ErrCompacted {
+	if errors.Is(fault, ErrCompacted) {
 		fault = &CompactedError{Asked: r.Uvarint(), Oldest: r.Uvarint()}
 		text = ""
 	}
@@ -355,13 +355,8 @@ func wrong(err error) error {
 	return fmt.Errorf("kv: answer: %w", err)
 }
 
-func appendKV(b []byte, k *KV, withValue bool) []byte {
-	b = wire.AppendString(b, k.Key)
-	if withValue {
-		b = wire.AppendBytes(b, k.Value)
-	} else {
-		b = wire.AppendBytes(b, nil)
-	}
+func appendKV(b []byte, k *KV) []byte {
+	b = wire.AppendBytes(wire.AppendString(b, k.Key), k.Value)
 	for _, v := range [...]uint64{k.Create, k.Mod, k.Version, k.Lease} {
 		b = wire.AppendUvarint(b, v)
 	}
@@ -377,7 +372,7 @@ func readKV(r *wire.Reader) KV {
 func appendKVs(b []byte, kvs []KV) []byte {
 	b = wire.AppendUvarint(b, uint64(len(kvs)))
 	for i := range kvs {
-		b = appendKV(b, &kvs[i], true)
+		b = appendKV(b, &kvs[i])
 	}
 	return b
 }

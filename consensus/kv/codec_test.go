@@ -130,7 +130,7 @@ func TestBoundsOfATxn(t *testing.T) {
 func TestFaultsSurviveTheWire(t *testing.T) {
 	for _, kind := range faults[1:] {
 		err := kind
-		if kind == ErrCompacted {
+		if errors.Is(kind, ErrCompacted) {
 			err = &CompactedError{Asked: 5, Oldest: 9}
 		}
 		_, revision, got := readAnswer(appendFault(300, err))

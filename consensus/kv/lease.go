@@ -97,20 +97,22 @@ func (s *Store) end(x *lease) {
 type expiries []*lease
 
 // Len is heap.Interface's.
-func (h expiries) Len() int { return len(h) }
+func (h *expiries) Len() int { return len(*h) }
 
 // Less orders leases of one time by id, so that all replicas end them in one order.
-func (h expiries) Less(i, j int) bool {
-	if c := h[i].expires.Compare(h[j].expires); c != 0 {
+func (h *expiries) Less(i, j int) bool {
+	a, b := (*h)[i], (*h)[j]
+	if c := a.expires.Compare(b.expires); c != 0 {
 		return c < 0
 	}
-	return h[i].id < h[j].id
+	return a.id < b.id
 }
 
 // Swap is heap.Interface's.
-func (h expiries) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].place, h[j].place = i, j
+func (h *expiries) Swap(i, j int) {
+	a, b := (*h)[i], (*h)[j]
+	(*h)[i], (*h)[j] = b, a
+	a.place, b.place = j, i
 }
 
 // Push is heap.Interface's.

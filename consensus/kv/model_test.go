@@ -242,7 +242,7 @@ func parsePrint(printed string) (value []byte, lease uint64) {
 	at := bytes.LastIndex([]byte(printed), []byte("Value:["))
 	list := printed[at+len("Value:["):]
 	list = list[:bytes.IndexByte([]byte(list), ']')]
-	for _, f := range bytes.Fields([]byte(list)) {
+	for f := range bytes.FieldsSeq([]byte(list)) {
 		var b byte
 		_, _ = fmt.Sscan(string(f), &b)
 		value = append(value, b)

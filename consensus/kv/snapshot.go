@@ -50,14 +50,14 @@ func (s *state) write(w io.Writer, leases []byte) error {
 	b = wire.AppendUvarint(b, oldest.number)
 	b = wire.AppendUvarint(b, uint64(oldest.root.len()))
 	for k := range oldest.root.all(Span{}, false) {
-		b = appendKV(b, k, true)
+		b = appendKV(b, k)
 		flush()
 	}
 	b = wire.AppendUvarint(b, uint64(len(s.history)-1))
 	for _, r := range s.history[1:] {
 		b = wire.AppendUvarint(b, uint64(len(r.events)))
 		for i := range r.events {
-			b = appendKV(b, &r.events[i].KV, true)
+			b = appendKV(b, &r.events[i].KV)
 			flush()
 		}
 	}

@@ -88,16 +88,10 @@ func (l *log) watch(span Span, from uint64) ([]Event, uint64, error) {
 	return readWatch(&r)
 }
 
-// contents is the state at a revision.
-func (l *log) contents(revision uint64) map[string]string {
-	v, err := l.s.at(revision)
-	require.NoError(l.t, err)
-	return contents(v)
-}
-
-func contents(v View) map[string]string {
+// contents is the present state.
+func (l *log) contents() map[string]string {
 	m := map[string]string{}
-	for k := range v.All(Prefix("")) {
+	for k := range l.s.View().All(Prefix("")) {
 		m[k.Key] = string(k.Value)
 	}
 	return m
@@ -292,7 +286,7 @@ func TestRollback(t *testing.T) {
 	l.now = l.now.Add(time.Minute)
 	n := l.do(Rollback{Span: Prefix("c/"), Revision: good})[0].Count
 	require.Equal(t, 4, n)
-	require.Equal(t, map[string]string{"c/kept": "1", "c/changed": "1", "c/removed": "1", "c/long": "", "other": "2"}, l.contents(0))
+	require.Equal(t, map[string]string{"c/kept": "1", "c/changed": "1", "c/removed": "1", "c/long": "", "other": "2"}, l.contents())
 	k, _ := l.s.View().Get("c/kept")
 	require.EqualValues(t, 1, k.Version, "what is the same is not written")
 	require.Zero(t, l.do(Rollback{Span: Prefix("c/"), Revision: good})[0].Count)
@@ -309,11 +303,11 @@ func TestLeasesEndByTheLogsClock(t *testing.T) {
 	require.NoError(t, l.renew(a))
 	l.now = l.now.Add(9 * time.Second)
 	require.NoError(t, l.renew(a))
-	require.Equal(t, map[string]string{"a1": "", "a2": "", "b": "", "moves": "", "stays": ""}, l.contents(0))
+	require.Equal(t, map[string]string{"a1": "", "a2": "", "b": "", "moves": "", "stays": ""}, l.contents())
 	l.now = l.now.Add(2 * time.Second) // 20 s: b
 	before := l.s.View().Revision()
 	_, _, _ = l.apply(nil)
-	require.Equal(t, map[string]string{"a1": "", "a2": "", "stays": ""}, l.contents(0))
+	require.Equal(t, map[string]string{"a1": "", "a2": "", "stays": ""}, l.contents())
 	require.Equal(t, before+1, l.s.View().Revision(), "the keys of a lease go at one revision")
 	require.ErrorIs(t, l.renew(b), ErrNoLease)
 	events, _, err := l.watch(Prefix(""), before+1)
@@ -322,7 +316,7 @@ func TestLeasesEndByTheLogsClock(t *testing.T) {
 	require.True(t, events[0].Deleted())
 	_, _, err = l.apply(wire.AppendUvarint(start(cmdRevoke), a))
 	require.NoError(t, err)
-	require.Equal(t, map[string]string{"stays": ""}, l.contents(0))
+	require.Equal(t, map[string]string{"stays": ""}, l.contents())
 	_, _, err = l.apply(wire.AppendUvarint(start(cmdRevoke), a))
 	require.ErrorIs(t, err, ErrNoLease)
 	require.True(t, l.s.Deadline().IsZero())

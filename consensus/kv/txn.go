@@ -222,8 +222,10 @@ func (c *Compare) holds(root *node) bool {
 		return order != 0
 	case Less:
 		return order < 0
+	case Greater:
+		return order > 0
 	}
-	return order > 0
+	return false
 }
 
 func (k *KV) field(f Field) uint64 {
@@ -234,8 +236,11 @@ func (k *KV) field(f Field) uint64 {
 		return k.Mod
 	case FieldVersion:
 		return k.Version
+	case FieldLease:
+		return k.Lease
+	case FieldValue, FieldCount: // are no numbers of a key
 	}
-	return k.Lease
+	return 0
 }
 
 // trim forgets the oldest revisions beyond the bounds.
@@ -286,7 +291,7 @@ func (s *state) appendWatch(b []byte, span Span, from uint64) (_ []byte, some bo
 	b = wire.AppendUvarint(b, next)
 	b = wire.AppendUvarint(b, uint64(len(events)))
 	for i := range events {
-		b = appendKV(b, &events[i].KV, true)
+		b = appendKV(b, &events[i].KV)
 	}
 	return b, len(events) > 0, nil
 }

@@ -33,7 +33,7 @@ func (w *worker) run(ctx context.Context, replicas []string) error {
 		return err
 	}
 	for done := 0; done < w.increments; {
-		err := locks.Do(ctx, "counter", func(ctx context.Context, token uint64) error { return w.increment(token, done) })
+		err := locks.Do(ctx, "counter", func(_ context.Context, token uint64) error { return w.increment(token, done) })
 		switch {
 		case err == nil:
 			done++

@@ -327,6 +327,7 @@ func TestGivingUpLeavesNothing(t *testing.T) {
 		cancel()
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.NoError(t, l.Release(t.Context()))
+		time.Sleep(time.Second) // until what it left is removed, in the background
 
 		ctx, cancel = context.WithTimeout(t.Context(), time.Second)
 		fa.mu.Lock()

@@ -56,7 +56,7 @@ func ExampleClient_Do() {
 		return
 	}
 	for range 2 {
-		err := client.Do(ctx, "account", func(ctx context.Context, token uint64) error {
+		err := client.Do(ctx, "account", func(_ context.Context, token uint64) error {
 			return fence.Guard("account", token, func() error {
 				fmt.Println("write with token", token)
 				return nil
