@@ -95,13 +95,17 @@ func (c *Core) Begin(now time.Time, members []coterie.NodeID) (txn.ID, error) {
 	return c.open(c.next, members).id, nil
 }
 
-// open begins the transaction of a number, which is not used before.
+// open begins the transaction of a number, which must be the next one: participants are told that all before the oldest
+// one known are over.
 func (c *Core) open(seq uint64, members []coterie.NodeID) *coord {
+	if seq != c.next {
+		panic(fmt.Sprintf("twophase: transaction %d begun, where %d is next", seq, c.next))
+	}
 	t := &coord{id: makeID(c.cfg.ID, position{c.epoch, seq}), phase: Working, since: c.now, members: make([]member, len(members))}
 	for i, n := range members {
 		t.members[i].node = n
 	}
-	c.next = max(c.next, seq+1)
+	c.next++
 	c.coord[t.id] = t
 	return t
 }

@@ -46,8 +46,10 @@ type Coordinator struct {
 	host    *host.Host[*Core]
 	waiting map[txn.ID]chan Decided // of the host's goroutine alone
 	epoch   uint64                  // of this start
-	seq     atomic.Uint64           // number of the newest transaction
 	open    atomic.Int64            // calls of Run under way
+
+	mu   sync.Mutex // guards what follows
+	next uint64     // number of the next transaction
 
 	committed, aborted, unknown atomic.Uint64
 }
@@ -94,7 +96,7 @@ func Start(cfg Config) (*Node, error) {
 	}
 	close(ready)
 	// The first round notes the epoch that IDs are made of; a call comes after it.
-	if err := n.host.Do(n.ctx, func(_ time.Time, core *Core) { n.epoch = core.epoch }); err != nil {
+	if err := n.host.Do(n.ctx, func(_ time.Time, core *Core) { n.epoch, n.next = core.epoch, core.next }); err != nil {
 		_ = n.Close()
 		return nil, err
 	}
@@ -120,15 +122,7 @@ func (c *Coordinator) Run(ctx context.Context, participants []coterie.NodeID, wo
 		return err
 	}
 	defer c.open.Add(-1)
-	// The core hears of each step by Post, in order, and nothing waits for it: a round of the host may be a sync long.
-	seq := c.seq.Add(1)
-	id, done := makeID(c.cfg.ID, position{c.epoch, seq}), make(chan Decided, 1)
-	participants = slices.Clone(participants)
-	err := c.host.Post(func(now time.Time, core *Core) {
-		core.now = now
-		core.open(seq, participants)
-		c.waiting[id] = done
-	})
+	id, done, err := c.begin(slices.Clone(participants))
 	if err != nil {
 		return err
 	}
@@ -139,6 +133,25 @@ func (c *Coordinator) Run(ctx context.Context, participants []coterie.NodeID, wo
 	}
 	_ = c.host.Post(func(now time.Time, core *Core) { _ = core.Prepare(now, id) }) // await sees the host's end
 	return c.await(ctx, id, done)
+}
+
+// begin gives a transaction its ID and lets the core know. The core hears of each step of Run by Post, in order, and
+// nothing waits for it: a round of the host may be a sync long.
+func (c *Coordinator) begin(participants []coterie.NodeID) (txn.ID, chan Decided, error) {
+	done := make(chan Decided, 1)
+	c.mu.Lock() // the core hears of the numbers in their order, on which its low rests
+	defer c.mu.Unlock()
+	seq := c.next
+	id := makeID(c.cfg.ID, position{c.epoch, seq})
+	err := c.host.Post(func(now time.Time, core *Core) {
+		core.now = now
+		core.open(seq, participants)
+		c.waiting[id] = done
+	})
+	if err == nil {
+		c.next++
+	}
+	return id, done, err
 }
 
 // admit refuses what must not begin.
