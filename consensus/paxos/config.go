@@ -126,7 +126,7 @@ func majorities(members []coterie.NodeID) (quorum.ReadWrite, error) {
 }
 
 // validate joins all faults of a Config with its defaults.
-func (cfg *Config) validate() error {
+func (cfg Config) validate() error {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf("paxos: Config."+format, args...)) }
 	if cfg.ID == "" {
@@ -175,7 +175,7 @@ func (cfg *Config) validate() error {
 }
 
 // members returns the members that a new cluster begins with, none on a node that joins.
-func (cfg *Config) members() []Member {
+func (cfg Config) members() []Member {
 	if cfg.Join {
 		return nil
 	}

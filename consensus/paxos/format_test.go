@@ -203,13 +203,13 @@ func TestSteadyLeaderAllocatesLittle(t *testing.T) {
 			id++
 			n.Propose(n.now, id, command)
 		}
-		for _, e := range n.Core.Ready().Send {
+		for _, e := range n.Ready().Send {
 			if e.To == "a" {
-				_ = n.Core.Step(n.now, "a", e.Payload)
+				_ = n.Step(n.now, "a", e.Payload)
 			}
 		}
-		_ = n.Core.Step(n.now, "b", vote[round])
-		n.Core.Ready()
+		_ = n.Step(n.now, "b", vote[round])
+		n.Ready()
 		slot += 64
 		round++
 		n.Applied(n.now, slot)

@@ -52,13 +52,13 @@ func (n *lone) crash() { n.boot(n.bugs) }
 func (n *lone) ready() {
 	n.t.Helper()
 	for {
-		r := n.Core.Ready()
+		r := n.Ready()
 		n.journal = append(n.journal, r.Save...)
 		n.events = append(n.events, r.Events...)
 		own := false
 		for _, e := range slices.Clone(r.Send) {
 			if e.To == n.cfg.ID {
-				require.NoError(n.t, n.Core.Step(n.now, n.cfg.ID, e.Payload))
+				require.NoError(n.t, n.Step(n.now, n.cfg.ID, e.Payload))
 				own = true
 				continue
 			}
@@ -74,7 +74,7 @@ func (n *lone) ready() {
 func (n *lone) receive(from coterie.NodeID, m message) []message {
 	n.t.Helper()
 	n.sent = nil
-	require.NoError(n.t, n.Core.Step(n.now, from, m.encode(nil)))
+	require.NoError(n.t, n.Step(n.now, from, m.encode(nil)))
 	n.ready()
 	return n.answers()
 }
@@ -95,7 +95,7 @@ func (n *lone) answers() (all []message) {
 func (n *lone) after(d time.Duration) {
 	n.now = n.now.Add(d)
 	n.sent = nil
-	n.Core.Tick(n.now)
+	n.Tick(n.now)
 	n.ready()
 }
 
@@ -276,7 +276,7 @@ func TestSlotsAreAcceptedInAnyOrder(t *testing.T) {
 	saved := len(n.journal)
 	n.sent = nil
 	for _, slot := range []uint64{5, 4} { // in one batch
-		require.NoError(t, n.Core.Step(n.now, "b", encoded(acceptOf(b, slot, "x"))))
+		require.NoError(t, n.Step(n.now, "b", encoded(acceptOf(b, slot, "x"))))
 	}
 	n.ready()
 	require.Equal(t, []span{{5, 5}, {4, 4}}, n.answers()[0].spans)
@@ -311,13 +311,13 @@ func TestBadMessagesChangeNothing(t *testing.T) {
 		"more than there are": encoded(message{kind: kindAccept, ballot: Ballot{9, "b"}, first: 2, count: 1 << 30}),
 	}
 	for name, payload := range bad {
-		require.Error(t, n.Core.Step(n.now, "b", payload), name)
+		require.Error(t, n.Step(n.now, "b", payload), name)
 		require.Equal(t, Ballot{3, "b"}, n.promised, name)
 		require.EqualValues(t, 1, n.log.last(), name)
 	}
 	for payload := acceptOf(Ballot{9, "b"}, 2, "command"); len(payload.body) > 0; payload.body = payload.body[:len(payload.body)-1] {
 		if b := encoded(payload); len(payload.body) < len(appendOwn(nil, &consensus.Entry{Command: []byte("command")})) {
-			require.Error(t, n.Core.Step(n.now, "b", b))
+			require.Error(t, n.Step(n.now, "b", b))
 		}
 	}
 	require.Equal(t, Ballot{3, "b"}, n.promised)

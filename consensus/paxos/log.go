@@ -1,6 +1,8 @@
 package paxos
 
 import (
+	"slices"
+
 	"github.com/coterie-go/coterie/consensus"
 	"github.com/coterie-go/coterie/quorum"
 )
@@ -36,8 +38,8 @@ type slotLog struct {
 
 // era returns the place of a ballot in the list, where it is put if it is new.
 func (l *slotLog) era(b Ballot) era {
-	for i := len(l.ballots) - 1; i >= 0; i-- {
-		if l.ballots[i] == b {
+	for i, of := range slices.Backward(l.ballots) {
+		if of == b {
 			return era(i)
 		}
 	}

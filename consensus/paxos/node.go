@@ -74,7 +74,7 @@ func Start(cfg Config) (*Node, error) {
 }
 
 // validateNode joins the faults that only a Node's Config can have.
-func (cfg *Config) validateNode() error {
+func (cfg Config) validateNode() error {
 	var errs []error
 	if cfg.StateMachine == nil {
 		errs = append(errs, errors.New("paxos: Config.StateMachine is nil"))
@@ -94,7 +94,7 @@ func (cfg *Config) validateNode() error {
 	return errors.Join(errs...)
 }
 
-func (cfg *Config) listen() string {
+func (cfg Config) listen() string {
 	if cfg.Listen != "" {
 		return cfg.Listen
 	}

@@ -69,14 +69,14 @@ func (c *Core) becomeLeader() {
 		return 0
 	}
 	l.knows = func(id coterie.NodeID) uint64 {
-		p := l.find(id)
-		switch {
-		case p == nil:
+		switch p := l.find(id); p {
+		case nil:
 			return 0
-		case p == l.self:
+		case l.self:
 			return c.chosen
+		default:
+			return p.knows
 		}
-		return p.knows
 	}
 	l.unsettled = true // its predecessor may have begun a change
 	c.lead, c.leader = l, c.cfg.ID

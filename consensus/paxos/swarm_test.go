@@ -87,8 +87,8 @@ func TestSimFindsPlantedBugs(t *testing.T) {
 		{"reads before what was found is chosen", bugs{readEarly: true}, duels, 4},
 		{"read confirmed by a round that began earlier", bugs{oldRound: true}, duels, 160},
 		{"lease that does not end", bugs{leaseForever: true}, duels, 1},
-		{"lease that acceptors do not keep", bugs{noLease: true}, leases, 55},
-		{"members changed at once", bugs{configAtOnce: true}, changing, 140},
+		{"lease that acceptors do not keep", bugs{noLease: true}, leases, 118},
+		{"members changed at once", bugs{configAtOnce: true}, changing, 184},
 	} {
 		t.Run(p.name, func(t *testing.T) {
 			run := func(seed uint64, b bugs) error {

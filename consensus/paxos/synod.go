@@ -88,19 +88,21 @@ func NewSynod(cfg SynodConfig) (*Synod, error) {
 }
 
 // The messages of a Synod, and its record, are format | kind | ballot | kind's own.
+type synodKind byte
+
 const (
-	synodPrepare  kind = iota + 64 // 1a
-	synodPromise                   // 1b: ballot, the proposal accepted before
-	synodAccept                    // 2a: value
-	synodAccepted                  // 2b: value
-	synodRefused                   // the ballot that was promised instead
-	synodChosen                    // value
-	synodState                     // record: promised, the proposal accepted
-	synodBegun                     // record: this ballot is used
+	synodPrepare  synodKind = iota + 64 // 1a
+	synodPromise                        // 1b: ballot, the proposal accepted before
+	synodAccept                         // 2a: value
+	synodAccepted                       // 2b: value
+	synodRefused                        // the ballot that was promised instead
+	synodChosen                         // value
+	synodState                          // record: promised, the proposal accepted
+	synodBegun                          // record: this ballot is used
 )
 
 type synodMessage struct {
-	kind     kind
+	kind     synodKind
 	ballot   Ballot
 	accepted Ballot
 	value    []byte
@@ -113,7 +115,7 @@ func (m *synodMessage) encode() []byte {
 		b = wire.AppendBytes(appendBallot(b, m.accepted), m.value)
 	case synodAccept, synodAccepted, synodChosen:
 		b = wire.AppendBytes(b, m.value)
-	default:
+	case synodPrepare, synodRefused, synodBegun:
 	}
 	return b
 }
@@ -123,7 +125,7 @@ func (m *synodMessage) decode(payload []byte) error {
 	if err := readFormat(&r, "paxos synod message"); err != nil {
 		return err
 	}
-	m.kind = kind(r.Byte())
+	m.kind = synodKind(r.Byte())
 	m.ballot = readBallot(&r, Ballot{})
 	switch m.kind {
 	case synodPrepare, synodRefused, synodBegun:
@@ -152,7 +154,7 @@ func (s *Synod) Replay(record []byte) error {
 		s.proposer.After(m.ballot)
 	case synodChosen:
 		s.learner.Learn(m.value)
-	default:
+	case synodPrepare, synodPromise, synodAccept, synodAccepted, synodRefused:
 		return fmt.Errorf("%w: %d is no record", wire.ErrMalformed, m.kind)
 	}
 	return nil
@@ -215,7 +217,7 @@ func (s *Synod) sendAcceptors(m synodMessage) {
 }
 
 // Step takes one message.
-func (s *Synod) Step(now time.Time, from coterie.NodeID, payload []byte) error {
+func (s *Synod) Step(_ time.Time, from coterie.NodeID, payload []byte) error {
 	var m synodMessage
 	if err := m.decode(payload); err != nil {
 		return err
@@ -247,7 +249,7 @@ func (s *Synod) Step(now time.Time, from coterie.NodeID, payload []byte) error {
 			s.learner.Learn(m.value)
 			s.chosen(m.value)
 		}
-	default:
+	case synodState, synodBegun:
 		return fmt.Errorf("%w: kind %d is a record, not a message", wire.ErrMalformed, m.kind)
 	}
 	return nil

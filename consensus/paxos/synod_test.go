@@ -187,7 +187,7 @@ func TestReadRepairsBeforeItTells(t *testing.T) {
 		s := newSynods(t, bug, "a", "b", "c")
 		// c proposes; of phase 2 only a hears.
 		require.NoError(t, s.nodes["c"].Propose(s.now, []byte("v")))
-		s.lose = func(from, to coterie.NodeID, m synodMessage) bool {
+		s.lose = func(_, to coterie.NodeID, m synodMessage) bool {
 			return m.kind == synodAccept && to != "a" || m.kind == synodAccepted
 		}
 		s.settle()

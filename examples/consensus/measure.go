@@ -174,7 +174,7 @@ func throughput(p protocol, nodes int, length time.Duration) (perSecond float64,
 		}
 	}()
 	for i, id := range ids {
-		r, err := p.start(setup{id: id, ids: ids, seed: uint64(i + 1), timeout: 500 * time.Millisecond}, real{
+		r, err := p.start(setup{id: id, ids: ids, seed: uint64(i + 1), timeout: 500 * time.Millisecond}, parts{
 			transport: net.Join(id), journal: &host.MemoryJournal{}, snapshots: new(folder), machine: nothing{},
 		})
 		if err != nil {
