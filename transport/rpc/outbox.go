@@ -39,7 +39,7 @@ const (
 )
 
 const (
-	maxSpare = 1 << 20   // a larger buffer is not kept
+	maxSpare = 4 << 20   // a larger buffer is not kept
 	maxWrite = 256 << 10 // bytes in one write, so that progress shows
 )
 
@@ -162,6 +162,15 @@ func (o *outbox) wakeLocked() {
 	}
 }
 
+// trim lets go of the memory that a burst has left behind.
+func (o *outbox) trim() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.writing && len(o.buf) == 0 {
+		o.buf, o.spare = nil, nil
+	}
+}
+
 // awaitRoom blocks while more than limit bytes wait: a peer that does not read its answers is not read from either.
 func (o *outbox) awaitRoom(limit int) {
 	for {
@@ -215,10 +224,14 @@ func (p *pulse) beat(o *outbox) (dead bool) {
 	} else {
 		p.mute++
 	}
-	if moved := o.moved.Load(); moved != p.moved || !o.busy.Load() {
+	switch moved := o.moved.Load(); {
+	case moved != p.moved:
 		p.moved, p.stuck = moved, 0
-	} else {
+	case o.busy.Load():
 		p.stuck++
+	default:
+		p.stuck = 0
+		o.trim()
 	}
 	return p.mute > beats || p.stuck > beats
 }
