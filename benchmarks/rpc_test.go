@@ -151,7 +151,15 @@ func rpcNetRPC(b *testing.B, callers int) []rpcCall {
 		b.Fatal(err)
 	}
 	l := rpcListen(b)
-	go s.Accept(l)
+	go func() { // as Accept does, which logs that the listener is closed
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go s.ServeConn(conn)
+		}
+	}()
 	c, err := netrpc.Dial("tcp", l.Addr().String())
 	if err != nil {
 		b.Fatal(err)
