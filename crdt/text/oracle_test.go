@@ -120,3 +120,17 @@ func (o *oracle) merge(from *oracle) {
 	}
 	o.seen.Merge(from.seen)
 }
+
+// since returns what o has and before had not: the effect of one edit.
+func (o *oracle) since(before *oracle) *oracle {
+	d := newOracle()
+	for id, n := range o.nodes {
+		if old, found := before.nodes[id]; !found || old.dead != n.dead {
+			c := *n
+			d.nodes[id] = &c
+		}
+	}
+	d.seen = o.seen.Clone()
+	d.seen.Subtract(before.seen)
+	return d
+}
