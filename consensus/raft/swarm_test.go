@@ -102,16 +102,16 @@ func TestSimFindsPlantedBugs(t *testing.T) {
 		climate func(*simOptions)
 		near    uint64 // the short form begins here, a little before the seed that found it last
 	}{
-		{"vote not saved before the reply", bugs{forgetVote: true}, splitVotes, 8},
-		{"commit by counting replicas of an old term", bugs{commitOldTerm: true}, churn, 275},
+		{"vote not saved before the reply", bugs{forgetVote: true}, splitVotes, 9},
+		{"commit by counting replicas of an old term", bugs{commitOldTerm: true}, churn, 603},
 		{"own copy counted before it is durable", bugs{countUnsaved: true}, anyWeather, 57},
-		{"election restriction dropped", bugs{anyCandidate: true}, anyWeather, 1},
-		{"log not truncated on conflict", bugs{keepConflict: true}, anyWeather, 1},
+		{"election restriction dropped", bugs{anyCandidate: true}, anyWeather, 8},
+		{"log not truncated on conflict", bugs{keepConflict: true}, anyWeather, 28},
 		{"snapshot installed over newer entries", bugs{installOld: true}, anyWeather, 220},
 		{"lease that does not end", bugs{leaseForever: true}, handovers, 1},
 		{"lease that outlives a transfer", bugs{keepLease: true}, handovers, 1},
-		{"read confirmed by a round that began earlier", bugs{oldRound: true}, handovers, 7},
-		{"read before a commit in the leader's term", bugs{readEarly: true}, anyWeather, 83},
+		{"read confirmed by a round that began earlier", bugs{oldRound: true}, handovers, 54},
+		{"read before a commit in the leader's term", bugs{readEarly: true}, anyWeather, 119},
 	} {
 		t.Run(p.name, func(t *testing.T) {
 			run := func(seed uint64, b bugs) error {
