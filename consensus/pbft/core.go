@@ -169,7 +169,7 @@ type pool struct {
 
 const (
 	poolWindow  = 32 // how many requests of one replica may wait
-	ownInflight = 8  // how many of its own a replica sends at a time
+	ownInflight = 2  // how many of its own a replica sends at a time: fewer carry more, and each costs a signature
 )
 
 // NewCore returns the Core of one replica, to be given its records by Replay and then its first Tick.

@@ -577,3 +577,5 @@ func (r *reader) Read(p []byte) (int, error) {
 	r.left = r.left[n:]
 	return n, nil
 }
+
+var testStart = time.Unix(1000, 0)

@@ -42,6 +42,9 @@ func (c *Core) Read(now time.Time, id uint64) {
 // sendOwn makes requests of the commands that wait.
 func (c *Core) sendOwn() {
 	for len(c.own.sent) < ownInflight {
+		if c.active && c.isPrimary() && len(c.own.sent) > 0 && c.next > c.state.seq+uint64(c.cfg.MaxInflight) {
+			return // what comes until it can be ordered goes with it
+		}
 		f := &c.own.fresh
 		if len(f.commands) == 0 && len(f.reads) == 0 {
 			return
