@@ -5,10 +5,13 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
@@ -48,32 +51,35 @@ func TestFenceRefusesThePausedHolder(t *testing.T) {
 
 func TestFenceGuardsTheWrite(t *testing.T) {
 	f := newFence(t, nil)
-	writing, finish := make(chan struct{}), make(chan struct{})
-	var order []uint64
+	var next, last atomic.Uint64
+	var inside, writes atomic.Int64
 	var wg sync.WaitGroup
-	wg.Go(func() {
-		require.NoError(t, f.Guard("x", 1, func() error {
-			close(writing)
-			<-finish
-			order = append(order, 1)
-			return nil
-		}))
-	})
-	<-writing
-	wg.Go(func() {
-		require.NoError(t, f.Guard("x", 2, func() error {
-			order = append(order, 2)
-			return nil
-		}))
-	})
-	require.NoError(t, f.Guard("y", 1, func() error { return nil }), "other names need not wait")
-	close(finish)
+	for range 8 {
+		wg.Go(func() {
+			for range 200 {
+				token := next.Add(1)
+				runtime.Gosched()
+				err := f.Guard("x", token, func() error {
+					assert.EqualValues(t, 1, inside.Add(1), "two write at once")
+					assert.Less(t, last.Swap(token), token, "an older token wrote later")
+					runtime.Gosched()
+					inside.Add(-1)
+					writes.Add(1)
+					return f.Guard("y", 1, func() error { return nil }) // other names need not wait
+				})
+				if err != nil {
+					assert.ErrorIs(t, err, ErrStale)
+				}
+			}
+		})
+	}
 	wg.Wait()
-	require.Equal(t, []uint64{1, 2}, order)
-	require.ErrorIs(t, f.Guard("x", 1, func() error { panic("written") }), ErrStale)
+	require.NotZero(t, writes.Load())
+	newest := f.Seen("x")
+	require.ErrorIs(t, f.Guard("x", newest-1, func() error { panic("written") }), ErrStale)
 	mine := errors.New("mine")
-	require.ErrorIs(t, f.Guard("x", 3, func() error { return mine }), mine)
-	require.EqualValues(t, 3, f.Seen("x"), "a write that failed may have been done")
+	require.ErrorIs(t, f.Guard("x", newest+1, func() error { return mine }), mine)
+	require.Equal(t, newest+1, f.Seen("x"), "a write that failed may have been done")
 }
 
 func TestFenceSurvivesARestart(t *testing.T) {

@@ -70,11 +70,13 @@ func TestLateAnswerDoesNotBringALeaseBack(t *testing.T) {
 	require.ErrorIs(t, l.Err(), ErrLost)
 	<-l.Lost()
 
-	l = NewLease(LeaseConfig{Name: "x", Expires: time.Now().Add(time.Hour), Release: nothing})
-	l.mu.Lock()
-	l.expires = time.Now()
-	l.mu.Unlock()
-	require.ErrorIs(t, l.Release(t.Context()), ErrLost)
+	for _, ask := range []func(*Lease) error{(*Lease).Err, func(l *Lease) error { return l.Release(t.Context()) }} {
+		l = NewLease(LeaseConfig{Name: "x", Expires: time.Now().Add(time.Hour), Release: nothing})
+		l.mu.Lock()
+		l.expires = time.Now()
+		l.mu.Unlock()
+		require.ErrorIs(t, ask(l), ErrLost)
+	}
 }
 
 func TestLeaseWithoutEnd(t *testing.T) {
