@@ -114,7 +114,7 @@ func (c *cluster) commit(done func(took time.Duration)) {
 		switch {
 		case answered:
 		case o.Err != nil:
-			c.After(c.net.timeout/50, again)
+			c.After(c.net.timeout/10, again)
 		default:
 			answered = true
 			done(c.Elapsed() - begin)

@@ -25,7 +25,7 @@ th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid var(-
 th:first-child, td:first-child, th:nth-child(2), td:nth-child(2) { text-align: left; }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(30rem, 1fr)); gap: 1.5rem; }
 figure { margin: 0; } figcaption { font-weight: 600; } svg { width: 100%; height: auto; display: block; }
-svg text { fill: var(--ink); font-size: 11px; } svg .dim { fill: var(--dim); }
+svg text { fill: var(--ink); font-size: 11px; } svg .value { font-size: 8.5px; } svg .dim { fill: var(--dim); }
 .c0 { fill: var(--c0); } .c1 { fill: var(--c1); } .c2 { fill: var(--c2); } .c3 { fill: var(--c3); }
 .legend span { margin-right: 1.2rem; } .legend i { display: inline-block; width: .8em; height: .8em; margin-right: .4em; }
 dt { font-weight: 600; } dd { margin: 0 0 .4rem 0; color: var(--dim); }
@@ -154,9 +154,9 @@ func (p plot) bar(b *strings.Builder, r row, color int, x, width float64, y func
 		labelled = p.thin(r)
 		fmt.Fprintf(b, `<line x1="%.1f" x2="%.1f" y1="%.1f" y2="%.1f" stroke="var(--ink)" stroke-width="2"/>`+"\n", x+3, x+width-3, y(labelled), y(labelled))
 	}
-	fmt.Fprintf(b, `<text x="%.1f" y="%.1f" text-anchor="middle">%s</text>`+"\n", x+width/2, y(labelled)-4, trimmed(labelled))
+	fmt.Fprintf(b, `<text class="value" x="%.1f" y="%.1f" text-anchor="middle">%s</text>`+"\n", x+width/2, y(labelled)-4, trimmed(labelled))
 	if y(v)-y(labelled) > 16 {
-		fmt.Fprintf(b, `<text x="%.1f" y="%.1f" text-anchor="middle">%s</text>`+"\n", x+width/2, y(v)-4, trimmed(v))
+		fmt.Fprintf(b, `<text class="value" x="%.1f" y="%.1f" text-anchor="middle">%s</text>`+"\n", x+width/2, y(v)-4, trimmed(v))
 	}
 }
 
