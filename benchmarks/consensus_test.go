@@ -26,7 +26,6 @@ var consensusProtocols = []struct {
 	{"raft", consensusRaft, 3},
 	{"paxos", consensusPaxos, 3},
 	{"pbft", consensusPBFT, 4},
-	{"pbft", consensusPBFT, 4},
 }
 
 // BenchmarkConsensus measures commits of real replicas of every protocol in one process: bytes on the wire, journals in
