@@ -8,7 +8,33 @@
 // protocol; write a coterie.StateMachine to have one replicated. For many small writes without order among them, or
 // for data larger than a disk, other packages of this library do better.
 //
-// Guarantees, on a Core that keeps the contract:
+// # Which one?
+//
+// Of n replicas f may be faulty. A quorum is what a commit waits for; messages are those of one commit without batches,
+// round trips those until its proposer at the leader has the answer.
+//
+//	                 raft                     paxos                       pbft
+//	fault model      crash, loss of messages  crash, loss of messages     f of n lie, in any way
+//	replicas         2f+1                     2f+1, or any quorum system  3f+1
+//	quorum           majority                 majority, or any phase 2    2f+1
+//	messages         2(n-1)                   2(n-1)                      about 2n(n-1), signed
+//	round trips      1                        1                           1.5
+//	leader           one a term, elected      one a ballot, elected       one a view, by turns
+//	survives         f crashes                f crashes, or what the      f liars and crashes together
+//	                                          quorums leave
+//	members change   yes, with learners,      yes, in one step, Alpha     no
+//	                 witnesses, hand-over     slots later
+//	paper            Ongaro and Ousterhout    Lamport 1998, 2001;         Castro and Liskov 1999
+//	                 2014                     Howard et al. 2016
+//
+// Take raft unless something speaks against it: it has the most around it. Take paxos for quorums that are not
+// majorities, a small one for commits and a large one for elections, say. Take pbft where replicas belong to people who
+// do not trust each other, and pay with messages, signatures and half as many replicas again. examples/consensus measures all
+// of them on the same networks.
+//
+// # Guarantees
+//
+// On a Core that keeps the contract:
 //   - Every replica applies the same commands in the same order, each once, with the same Entry.Time, which never goes
 //     back.
 //   - A proposal that returned nil has been applied, and every later Read, on whichever replica, sees it. One that
