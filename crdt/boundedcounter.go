@@ -27,7 +27,7 @@ var ErrRights = errors.New("crdt: not enough rights")
 // The zero value is 0, ready to use. A copy made by assignment shares memory: Clone copies. Reading is safe from many
 // goroutines, changing is not.
 //
-//nolint:recvcheck // what reads has a value receiver, as with GCounter
+//nolint:recvcheck // what reads has a value receiver, to work on results and map elements, as with clock.Vector
 type BoundedCounter struct {
 	moved []move // R: by from, then to; from equal to to is what a replica counted up
 	used  GCounter

@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/coterie-go/coterie/clock"
-	. "github.com/coterie-go/coterie/crdt"
+	. "github.com/coterie-go/coterie/crdt" //nolint:revive // the laws are of its types, and read better without the name
 	"github.com/coterie-go/coterie/internal/testsize"
 )
 

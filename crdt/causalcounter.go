@@ -18,7 +18,7 @@ import (
 // The zero value is 0, ready to use. A copy made by assignment is the same counter. Reading is safe from many
 // goroutines, changing is not.
 //
-//nolint:recvcheck // what reads has a value receiver, as with ORSet
+//nolint:recvcheck // what reads has a value receiver, to work on results and map elements, as with clock.Vector
 type CausalCounter struct{ s MVRegister[int64] }
 
 // Add counts n, which may be negative, at replica id and returns the delta: the replica's one dot, with the sum of

@@ -110,9 +110,10 @@ func appendElem[E any](b []byte, e E) ([]byte, error) {
 		return wire.AppendBool(b, v.Bool()), nil
 	case reflect.Float32, reflect.Float64:
 		return wire.AppendUint64(b, math.Float64bits(v.Float())), nil
+	default:
+		p, err := json.Marshal(e)
+		return append(b, p...), err
 	}
-	p, err := json.Marshal(e)
-	return append(b, p...), err
 }
 
 var errElement = errors.New("element out of its type's range")

@@ -202,7 +202,7 @@ func (c CausalCounter) Diff(digest []byte) (delta CausalCounter, err error) {
 
 // AppendDigest appends a digest of m, for another replica's Diff.
 func (m ORMap[K, V]) AppendDigest(b []byte) ([]byte, error) {
-	return m.fresh().or(m).s.kernel.appendDigest(b)
+	return m.fresh().or(m).s.appendDigest(b)
 }
 
 // Diff returns the delta that a state with the given digest lacks of m: only what differs, or little more.

@@ -13,7 +13,7 @@ import (
 // The zero value is off, ready to use. A copy made by assignment is the same flag. Reading is safe from many
 // goroutines, changing is not.
 //
-//nolint:recvcheck // what reads has a value receiver, as with ORSet
+//nolint:recvcheck // what reads has a value receiver, to work on results and map elements, as with clock.Vector
 type EWFlag struct{ s ORSet[struct{}] }
 
 // Enable switches the flag on at replica id and returns the delta.
@@ -52,7 +52,7 @@ func (f EWFlag) MarshalJSON() ([]byte, error) { return strconv.AppendBool(nil, f
 // The zero value is off, ready to use. A copy made by assignment is the same flag. Reading is safe from many
 // goroutines, changing is not.
 //
-//nolint:recvcheck // what reads has a value receiver, as with RWSet
+//nolint:recvcheck // what reads has a value receiver, to work on results and map elements, as with clock.Vector
 type DWFlag struct{ s RWSet[struct{}] }
 
 // Enable switches the flag on at replica id and returns the delta.

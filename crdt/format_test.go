@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,7 +17,7 @@ import (
 
 	"github.com/coterie-go/coterie"
 	"github.com/coterie-go/coterie/clock"
-	. "github.com/coterie-go/coterie/crdt"
+	. "github.com/coterie-go/coterie/crdt" //nolint:revive // the laws are of its types, and read better without the name
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -149,7 +150,7 @@ func TestMalformedChangesNothing(t *testing.T) {
 			}
 			require.Error(t, s.full.UnmarshalBinary(b[:n]), "%s, %d of %d bytes", name, n, len(b))
 		}
-		require.Error(t, s.full.UnmarshalBinary(append(b[:len(b):len(b)], 0)), name)
+		require.Error(t, s.full.UnmarshalBinary(append(slices.Clip(b), 0)), name)
 		newer := append([]byte{2}, b[1:]...)
 		var format *coterie.FormatError
 		require.ErrorAs(t, s.full.UnmarshalBinary(newer), &format, name)

@@ -3,6 +3,7 @@ package crdt
 import (
 	"encoding/json"
 	"iter"
+	"maps"
 	"math"
 	"slices"
 
@@ -203,11 +204,7 @@ func readCounts(r *wire.Reader) (c GCounter) {
 
 // MarshalJSON returns an object of replicas and counts, {"a":3,"b":1}.
 func (c GCounter) MarshalJSON() ([]byte, error) {
-	counts := make(map[coterie.NodeID]uint64, 1+len(c.rest))
-	for id, n := range c.All() {
-		counts[id] = n
-	}
-	return json.Marshal(counts)
+	return json.Marshal(maps.Collect(c.All()))
 }
 
 // PNCounter counts up and down: a GCounter for each direction (Shapiro et al., 2011, Specification 7).
@@ -215,7 +212,7 @@ func (c GCounter) MarshalJSON() ([]byte, error) {
 // The zero value is 0, ready to use. A copy made by assignment shares memory: Clone copies. Reading is safe from many
 // goroutines, changing is not.
 //
-//nolint:recvcheck // what reads has a value receiver, as with GCounter
+//nolint:recvcheck // what reads has a value receiver, to work on results and map elements, as with clock.Vector
 type PNCounter struct{ up, down GCounter }
 
 // Add counts n, which may be negative, at replica id and returns the delta. Only the replica itself may use its id.

@@ -13,8 +13,6 @@ import (
 //
 // The zero value is an empty set, ready to use. A copy made by assignment shares memory: Clone copies. Reading is safe
 // from many goroutines, changing is not.
-//
-//nolint:recvcheck // what reads has a value receiver, as with GCounter
 type GSet[E comparable] struct{ elems map[E]struct{} }
 
 // Add adds e and returns the delta.
@@ -141,8 +139,6 @@ func readSorted(r *wire.Reader, take func(p []byte) error) {
 //
 // The zero value is an empty set, ready to use. A copy made by assignment shares memory: Clone copies. Reading is safe
 // from many goroutines, changing is not.
-//
-//nolint:recvcheck // what reads has a value receiver, as with GCounter
 type TwoPhaseSet[E comparable] struct{ added, removed GSet[E] }
 
 // Add adds e and returns the delta. It has no effect on an element that was removed.

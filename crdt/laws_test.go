@@ -1,13 +1,14 @@
 package crdt_test
 
 import (
+	"maps"
 	"slices"
 	"sort"
 	"testing"
 
 	"github.com/coterie-go/coterie"
 	"github.com/coterie-go/coterie/clock"
-	. "github.com/coterie-go/coterie/crdt"
+	. "github.com/coterie-go/coterie/crdt" //nolint:revive // the laws are of its types, and read better without the name
 	"github.com/coterie-go/coterie/crdt/crdttest"
 )
 
@@ -269,11 +270,7 @@ func TestLawsLWWMap(t *testing.T) {
 			op("=y", func(s *m, by id, n int) m { return s.Put(clock.Timestamp{Time: uint64(n + 1), Node: by}, "y", n) }),
 		},
 		Value: func(s m) any {
-			got := map[string]int{}
-			for k, v := range s.All() {
-				got[k] = v
-			}
-			return got
+			return maps.Collect(s.All())
 		},
 		Model: func(h []event) any {
 			got := map[string]int{}

@@ -21,8 +21,6 @@ import (
 // The zero value is an empty list, ready to use. A copy made by assignment is the same list, as that of a map is: Clone
 // copies, except for what values refer to. Changing it is not safe for concurrent use, nor is reading, which may put the
 // list in order.
-//
-//nolint:recvcheck // what reads has a value receiver, as with ORSet
 type List[T any] struct{ s *list[T] }
 
 type list[T any] struct {

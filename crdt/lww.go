@@ -69,8 +69,6 @@ func readStamped[T any](r *wire.Reader) (s stamped[T]) {
 //
 // The zero value holds nothing, ready to use. A copy made by assignment is a copy. Reading is safe from many
 // goroutines, changing is not.
-//
-//nolint:recvcheck // what reads has a value receiver, as with GCounter
 type LWWRegister[T any] struct{ s stamped[T] }
 
 // Set writes a value at a time and returns the delta, which is empty if what is there is later. The zero Timestamp
@@ -150,8 +148,6 @@ func (r LWWRegister[T]) MarshalJSON() ([]byte, error) {
 //
 // The zero value is an empty map, ready to use. A copy made by assignment shares memory: Clone copies. Reading is safe
 // from many goroutines, changing is not.
-//
-//nolint:recvcheck // what reads has a value receiver, as with GCounter
 type LWWMap[K comparable, V any] struct {
 	entries map[K]stamped[V]
 	dead    int             // how many entries are of deleted keys
@@ -326,8 +322,6 @@ func (m LWWMap[K, V]) MarshalJSON() ([]byte, error) {
 //
 // The zero value is an empty set, ready to use. A copy made by assignment shares memory: Clone copies. Reading is safe
 // from many goroutines, changing is not.
-//
-//nolint:recvcheck // what reads has a value receiver, as with GCounter
 type LWWSet[E comparable] struct{ m LWWMap[E, struct{}] }
 
 // Add adds e at a time and returns the delta, which is empty if what is known of e is later.

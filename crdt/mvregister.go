@@ -15,8 +15,6 @@ import (
 //
 // The zero value holds no value, ready to use. A copy made by assignment is the same register, as that of a map is:
 // Clone copies, except for what values refer to. Reading is safe from many goroutines, changing is not.
-//
-//nolint:recvcheck // what cannot be the first change of a zero register has a value receiver, so that ORMap can hold it
 type MVRegister[T any] struct{ s *kernel[T] }
 
 func (s *MVRegister[T]) init() *kernel[T] {

@@ -19,8 +19,6 @@ import (
 //
 // The zero value is an empty map, ready to use. A copy made by assignment is the same map, as that of a Go map is:
 // Clone copies. Reading is safe from many goroutines, changing is not.
-//
-//nolint:recvcheck // what cannot be the first change of a zero map has a value receiver, so that maps nest
 type ORMap[K comparable, V Causal[V]] struct{ s *ormap[K, V] }
 
 // ormap has each live dot twice: under its key in the kernel, which finds what a delta removes, and with its payload
@@ -187,7 +185,7 @@ func (m ORMap[K, V]) collect(frontier clock.Vector, gone func(clock.Dot)) (n int
 			if gone != nil {
 				gone(d)
 			}
-			m.s.keyed.discard(d)
+			m.s.discard(d)
 		})
 		m.s.tidy(key)
 	}
@@ -198,7 +196,7 @@ func (m ORMap[K, V]) collect(frontier clock.Vector, gone func(clock.Dot)) (n int
 func (m ORMap[K, V]) Clone() (c ORMap[K, V]) {
 	if m.s != nil {
 		s := c.init()
-		s.kernel = m.s.kernel.clone()
+		s.kernel = m.s.clone()
 		s.reindex()
 		for key, v := range m.s.values {
 			s.values[key] = v.Clone()
@@ -332,7 +330,7 @@ func (m ORMap[K, V]) value(key K) V {
 func (m ORMap[K, V]) discard(d clock.Dot) {
 	if _, p, found := m.s.at(d); found {
 		m.s.values[p.e].discard(d)
-		m.s.keyed.discard(d)
+		m.s.discard(d)
 		m.s.tidy(p.e)
 	}
 }

@@ -17,8 +17,6 @@ import (
 //
 // The zero value is an empty set, ready to use. A copy made by assignment is the same set, as that of a map is: Clone
 // copies. Reading is safe from many goroutines, changing is not.
-//
-//nolint:recvcheck // what cannot be the first change of a zero set has a value receiver, so that ORMap can hold it
 type ORSet[E comparable] struct{ s *orset[E] }
 
 type orset[E comparable] struct {
@@ -132,7 +130,7 @@ func (s ORSet[E]) All() iter.Seq[E] {
 // Clone returns a copy that shares nothing with s.
 func (s ORSet[E]) Clone() (c ORSet[E]) {
 	if s.s != nil {
-		c.init().kernel = s.s.kernel.clone()
+		c.init().kernel = s.s.clone()
 		c.s.reindex()
 	}
 	return c

@@ -11,6 +11,8 @@ import (
 
 // Delta is changes of a Text: those of one mutation, several joined, or all that another replica lacks (Since). It is a
 // value that nobody changes and may be kept, sent and merged again. The zero Delta has no changes.
+//
+//nolint:recvcheck // what reads has a value receiver, to work on results and map elements, as with clock.Vector
 type Delta struct {
 	op   op           // if op.seq > 0
 	more []op         // further ones
@@ -89,10 +91,9 @@ func (d Delta) Join(o Delta) Delta {
 	var j Delta
 	for _, x := range []*Delta{&d, &o} {
 		for p := range x.ops {
-			switch {
-			case j.op.seq == 0:
+			if j.op.seq == 0 {
 				j.op = *p
-			default:
+			} else {
 				j.more = append(j.more, *p)
 			}
 		}
@@ -207,9 +208,10 @@ func (t *Text) takeOp(o op) (applied bool, err error) {
 }
 
 // trimmed returns an insertion without the characters up to number upto.
-func (o op) trimmed(upto uint32) op {
+func (o *op) trimmed(upto uint32) op {
+	c := *o
 	if o.seq > upto {
-		return o
+		return c
 	}
 	k := upto + 1 - o.seq
 	if !o.dead {
@@ -218,11 +220,11 @@ func (o op) trimmed(upto uint32) op {
 			_, size := utf8.DecodeRuneInString(o.text[at:])
 			at += size
 		}
-		o.text = o.text[at:]
+		c.text = o.text[at:]
 	}
-	o.seq, o.n = o.seq+k, o.n-k
-	o.parentID, o.parentSeq, o.left = o.id, o.seq-1, false
-	return o
+	c.seq, c.n = o.seq+k, o.n-k
+	c.parentID, c.parentSeq, c.left = o.id, c.seq-1, false
+	return c
 }
 
 // checkParent reports whether the parent, which must be among the known operations, is a character.

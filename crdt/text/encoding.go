@@ -274,13 +274,13 @@ func (x *decoder) vector() (v clock.Vector) {
 }
 
 // name takes an index into the table of ids.
-func (x *decoder) name(r *wire.Reader) (coterie.NodeID, int) {
+func (x *decoder) name(r *wire.Reader) coterie.NodeID {
 	i := r.Uvarint()
 	if i >= uint64(len(x.ids)) {
 		r.Fail("replica %d of %d", i, len(x.ids))
-		return "", 0
+		return ""
 	}
-	return x.ids[i], int(i)
+	return x.ids[i]
 }
 
 // number takes a number as its difference to another.
@@ -297,7 +297,7 @@ func (x *decoder) op(head byte, before *op) (o op, err error) {
 	if head&opSame != 0 && before != nil {
 		o.id = before.id
 	} else {
-		o.id, _ = x.name(&x.nums)
+		o.id = x.name(&x.nums)
 	}
 	switch {
 	case head&opNext != 0 && before != nil:
@@ -345,7 +345,7 @@ func (x *decoder) insertion(o *op, head byte) {
 		}
 	}
 	if o.dead = head&opDead != 0; o.dead {
-		o.byID, _ = x.name(&x.dels)
+		o.byID = x.name(&x.dels)
 		o.bySeq = number(&x.dels, x.lastDel)
 		x.lastDel = int64(o.bySeq)
 		if !x.d.isState() {
@@ -373,7 +373,7 @@ func (x *decoder) deletion(o *op) {
 	}
 	for range n {
 		var s span
-		s.id, _ = x.name(&x.dels)
+		s.id = x.name(&x.dels)
 		s.seq = number(&x.dels, last)
 		s.n = uint32(x.dels.Int(maxSeq))
 		if x.dels.Err() == nil && (s.n == 0 || uint64(s.seq)+uint64(s.n) > maxSeq) {

@@ -44,8 +44,8 @@ func (p *edit) UnmarshalJSON(b []byte) error {
 
 // loadTrace reads a trace, from the folder that COTERIE_TRACES names or beside the repository. Where there is none it
 // says so and makes one up: bursts of typing and correcting at places that wander, as people's are.
-func loadTrace(t testing.TB, name string) *trace {
-	t.Helper()
+func loadTrace(tb testing.TB, name string) *trace {
+	tb.Helper()
 	dir := os.Getenv("COTERIE_TRACES")
 	if dir == "" {
 		dir = filepath.Join("..", "..", "..", "shared", "editing-traces")
@@ -54,19 +54,19 @@ func loadTrace(t testing.TB, name string) *trace {
 	f, err := os.Open(filepath.Join(dir, name+".json.gz"))
 	if err != nil {
 		fmt.Printf("no editing trace %s (%v): using a generated one\n", name, err)
-		return generateTrace(t, name != "automerge-paper")
+		return generateTrace(tb, name != "automerge-paper")
 	}
 	defer f.Close()
 	z, err := gzip.NewReader(f)
-	require.NoError(t, err)
-	require.NoError(t, json.NewDecoder(z).Decode(tr))
+	require.NoError(tb, err)
+	require.NoError(tb, json.NewDecoder(z).Decode(tr))
 	return tr
 }
 
 // generateTrace makes a trace of 26,000 edits, 7 of 10 of which insert a character, by one author or two who merge now
 // and then.
-func generateTrace(t testing.TB, concurrent bool) *trace {
-	t.Helper()
+func generateTrace(tb testing.TB, concurrent bool) *trace {
+	tb.Helper()
 	rng := rand.New(rand.NewPCG(1, 2))
 	tr := &trace{NumAgents: 1}
 	authors := []*Text{{}}
@@ -85,8 +85,8 @@ func generateTrace(t testing.TB, concurrent bool) *trace {
 		}
 		if concurrent && rng.IntN(3) == 0 && last[1-a] >= 0 {
 			d, err := authors[1-a].Since(x.Version())
-			require.NoError(t, err)
-			require.NoError(t, x.Merge(d))
+			require.NoError(tb, err)
+			require.NoError(tb, x.Merge(d))
 			parents = append(parents, last[1-a])
 		}
 		if rng.IntN(20) == 0 || cursor > x.Len() {
@@ -96,7 +96,7 @@ func generateTrace(t testing.TB, concurrent bool) *trace {
 		if cursor > 0 && rng.IntN(10) < 3 {
 			p = edit{pos: cursor - 1, del: 1}
 		}
-		apply(t, x, ids[a], p)
+		apply(tb, x, ids[a], p)
 		cursor = p.pos + len(p.ins)
 		tr.Txns = append(tr.Txns, struct {
 			Parents []int  `json:"parents"`
@@ -107,23 +107,23 @@ func generateTrace(t testing.TB, concurrent bool) *trace {
 	}
 	for _, other := range authors[1:] {
 		d, err := other.Since(authors[0].Version())
-		require.NoError(t, err)
-		require.NoError(t, authors[0].Merge(d))
+		require.NoError(tb, err)
+		require.NoError(tb, authors[0].Merge(d))
 	}
 	tr.EndContent = authors[0].String()
 	return tr
 }
 
-func apply(t testing.TB, x *Text, by id, p edit) (ds []Delta) {
-	t.Helper()
+func apply(tb testing.TB, x *Text, by id, p edit) (ds []Delta) {
+	tb.Helper()
 	if p.del > 0 {
 		d, err := x.Delete(by, p.pos, p.del)
-		require.NoError(t, err)
+		require.NoError(tb, err)
 		ds = append(ds, d)
 	}
 	if p.ins != "" {
 		d, err := x.Insert(by, p.pos, p.ins)
-		require.NoError(t, err)
+		require.NoError(tb, err)
 		ds = append(ds, d)
 	}
 	return ds
@@ -213,8 +213,8 @@ func TestTraceOfTwoAuthors(t *testing.T) {
 }
 
 // requireText compares long texts, and shows where they differ.
-func requireText(t testing.TB, want, got string) {
-	t.Helper()
+func requireText(tb testing.TB, want, got string) {
+	tb.Helper()
 	if want == got {
 		return
 	}
@@ -222,6 +222,6 @@ func requireText(t testing.TB, want, got string) {
 	for i < min(len(got), len(want)) && got[i] == want[i] {
 		i++
 	}
-	t.Fatalf("%d bytes, want %d; at %d comes %q, want %q", len(got), len(want), i,
+	tb.Fatalf("%d bytes, want %d; at %d comes %q, want %q", len(got), len(want), i,
 		got[max(0, i-30):min(i+90, len(got))], want[max(i-30, 0):min(i+90, len(want))])
 }

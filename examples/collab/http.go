@@ -60,7 +60,8 @@ func (h *hub) events(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return
 	}
-	fmt.Fprintf(w, "event: hello\ndata: %s\n\n", hello)
+	// A failed write shows at the next Flush.
+	_, _ = fmt.Fprintf(w, "event: hello\ndata: %s\n\n", hello)
 	alive := time.NewTicker(10 * time.Second)
 	defer alive.Stop()
 	for {
@@ -71,9 +72,9 @@ func (h *hub) events(w http.ResponseWriter, r *http.Request) {
 		case <-r.Context().Done():
 			return
 		case <-s.poke:
-			fmt.Fprint(w, "event: poke\ndata: 1\n\n")
+			_, _ = fmt.Fprint(w, "event: poke\ndata: 1\n\n")
 		case <-alive.C:
-			fmt.Fprint(w, ": alive\n\n")
+			_, _ = fmt.Fprint(w, ": alive\n\n")
 		}
 	}
 }

@@ -101,7 +101,7 @@ func open(ctx context.Context, base, name string, group *errgroup.Group) (*clien
 		}
 	}
 	group.Go(func() error {
-		defer resp.Body.Close()
+		defer func() { _ = resp.Body.Close() }()
 		for lines.Scan() {
 			if lines.Text() == "event: poke" {
 				select {
@@ -129,7 +129,7 @@ func (c *client) edit(del int, ins string) error {
 	if err != nil {
 		return err
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("edit: %s", resp.Status)
 	}
@@ -156,7 +156,7 @@ func (c *client) offline(offline bool) error {
 	if err != nil {
 		return err
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("offline: %s", resp.Status)
 	}
