@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"path/filepath"
 	"strings"
 
@@ -14,13 +13,14 @@ import (
 	"github.com/coterie-go/coterie/consensus/kv"
 	"github.com/coterie-go/coterie/consensus/raft"
 	"github.com/coterie-go/coterie/transport"
+	"github.com/coterie-go/coterie/transport/rpc"
 )
 
 // cluster is the three replicas of the store that the lock is in.
 type cluster struct {
 	nodes   []*raft.Node
-	servers []*http.Server
-	urls    []string // name=url, for the workers
+	servers []*rpc.Server
+	addrs   []string // name=host:port, for the workers
 }
 
 // startCluster starts them in this process, each with a disk and an address of its own.
@@ -67,9 +67,13 @@ func (c *cluster) start(id coterie.NodeID, voters map[coterie.NodeID]string, ca 
 	if err != nil {
 		return err
 	}
-	server := &http.Server{Handler: consensus.Handler(kv.Watchable(node, store))}
+	server, err := rpc.NewServer(rpc.ServerConfig{ID: id})
+	if err != nil {
+		return errors.Join(err, l.Close())
+	}
+	consensus.Serve(server, kv.Watchable(node, store))
 	c.servers = append(c.servers, server)
-	c.urls = append(c.urls, fmt.Sprintf("%s=http://%s", id, l.Addr()))
+	c.addrs = append(c.addrs, fmt.Sprintf("%s=%s", id, l.Addr()))
 	go func() { _ = server.Serve(l) }() // until stop
 	return nil
 }
@@ -86,11 +90,11 @@ func (c *cluster) stop() error {
 }
 
 // dial reaches the replicas from another process.
-func dial(ctx context.Context, urls []string) (coterie.Replica, error) {
+func dial(ctx context.Context, replicas []string) (coterie.Replica, error) {
 	addrs := map[coterie.NodeID]string{}
-	for _, u := range urls {
-		id, url, _ := strings.Cut(u, "=")
-		addrs[coterie.NodeID(id)] = url
+	for _, r := range replicas {
+		id, addr, _ := strings.Cut(r, "=")
+		addrs[coterie.NodeID(id)] = addr
 	}
 	return consensus.Dial(ctx, consensus.ClientConfig{Addrs: addrs})
 }

@@ -29,7 +29,7 @@ func main() {
 	increments := flag.Int("increments", 6, "how many each worker makes")
 	noFence := flag.Bool("no-fence", false, "let stale writes pass")
 	var w worker
-	flag.StringVar(&w.id, "worker", "", "be the worker of this name; the arguments are the replicas, name=url")
+	flag.StringVar(&w.id, "worker", "", "be the worker of this name; the arguments are the replicas, name=host:port")
 	flag.StringVar(&w.resource, "resource", "", "URL of the counter")
 	flag.BoolVar(&w.victim, "victim", false, "say when it is a good time to be stopped")
 	flag.Parse()

@@ -28,7 +28,7 @@ func runWorkers(ctx context.Context, c *cluster, r *resource, increments int) er
 		if victim {
 			args = append(args, "-victim")
 		}
-		cmd := exec.CommandContext(ctx, self, append(args, c.urls...)...)
+		cmd := exec.CommandContext(ctx, self, append(args, c.addrs...)...)
 		cmd.Stderr = os.Stderr
 		g.Go(func() error {
 			if victim {
