@@ -244,6 +244,7 @@ func (q *query) encode() []byte {
 	case queryTurn:
 		b = wire.AppendString(b, q.turn.Key)
 		b = wire.AppendUvarint(b, uint64(max(q.turn.Below, 1)))
+		b = wire.AppendUvarint(b, q.turn.Revision)
 		b = wire.AppendUvarint(b, uint64(len(q.turn.Spans)))
 		for _, s := range q.turn.Spans {
 			b = appendSpan(b, s)
@@ -270,7 +271,7 @@ func readQuery(b []byte) (query, error) {
 	case queryWatch:
 		q.span, q.from = readSpan(&r), r.Uvarint()
 	case queryTurn:
-		q.turn = Turn{Key: readKey(&r), Below: r.Int(1 << 20)}
+		q.turn = Turn{Key: readKey(&r), Below: r.Int(1 << 20), Revision: r.Uvarint()}
 		for range bounded(&r, r.Count(2)) {
 			q.turn.Spans = append(q.turn.Spans, readSpan(&r))
 		}

@@ -40,7 +40,7 @@ func sampleQueries() [][]byte {
 	var b [][]byte
 	for _, q := range []query{
 		{kind: queryGet, get: Get{Span: Key("a"), Limit: 2}}, {kind: queryWatch, span: Prefix("a"), from: 7, wait: time.Second},
-		{kind: queryTurn, turn: Turn{Key: "q/2", Spans: []Span{{"q/", "q/2"}}, Below: 3}, wait: time.Second}, {kind: queryLease, lease: 9},
+		{kind: queryTurn, turn: Turn{Key: "q/2", Spans: []Span{{"q/", "q/2"}}, Below: 3, Revision: 4}, wait: time.Second}, {kind: queryLease, lease: 9},
 		{kind: queryStatus},
 	} {
 		b = append(b, q.encode())

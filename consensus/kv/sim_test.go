@@ -272,19 +272,19 @@ func (c *simClient) wait() {
 		return
 	}
 	s := c.w.stores[c.w.nodes[c.w.Rand().IntN(3)]]
-	q := query{kind: queryTurn, turn: Turn{Key: c.key, Spans: []Span{{"q/", c.key}}}}
+	q := query{kind: queryTurn, turn: Turn{Key: c.key, Spans: []Span{{"q/", c.key}}, Revision: c.token}}
 	b, err := s.Query(q.encode())
 	if err != nil {
 		c.last = err
 		return
 	}
-	r, revision, err := readAnswer(b)
+	r, _, err := readAnswer(b)
 	there, turn := r.Bool(), r.Bool()
 	if err != nil || c.w.Rand().IntN(50) == 0 {
 		c.pause()
 	}
 	switch {
-	case revision < c.token, there && !turn: // it does not know of the key yet
+	case there && !turn:
 		c.after(time.Duration(5+c.w.Rand().IntN(20))*time.Millisecond, c.wait)
 	case !there:
 		c.enter()

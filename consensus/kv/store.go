@@ -18,7 +18,7 @@ type Config struct {
 	HistoryBytes int64 // of the keys and values they wrote; default 64 MiB; the oldest go first
 
 	// Validate may refuse a Txn: it sees the state before and after, and what would change. Its error goes to the
-	// client as ErrInvalid, with its text. It must be deterministic, and change nothing. What goes with a lease that
+	// client as ErrInvalid, with its text. It must be deterministic, change nothing, and not use the Store. What goes with a lease that
 	// ends is not asked for. Default none.
 	Validate func(before, after View, changes []Event) error
 }

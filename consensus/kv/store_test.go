@@ -535,3 +535,20 @@ func TestTurn(t *testing.T) {
 	there, _ = ahead("q/5", 1)
 	require.False(t, there)
 }
+
+// A replica that lags behind does not know a key that another one has acknowledged: it must not say that it has gone.
+func TestTurnOnAReplicaThatLags(t *testing.T) {
+	l := newLog(t, Config{})
+	l.put("q/1", "")
+	q := query{kind: queryTurn, turn: Turn{Key: "q/2", Spans: []Span{{"q/", "q/2"}}, Revision: 2}, wait: time.Minute}
+	_, ok := l.s.wait(t.Context(), &q)
+	require.False(t, ok, "the replica itself is to be asked")
+	r, err := l.query(q)
+	require.NoError(t, err)
+	require.True(t, r.Bool(), "there")
+	require.False(t, r.Bool(), "turn")
+	l.do(Delete{Span: Key("q/1")})
+	r, err = l.query(q)
+	require.NoError(t, err)
+	require.False(t, r.Bool(), "now it is known to have gone")
+}

@@ -169,6 +169,9 @@ type Turn struct {
 	Key   string
 	Spans []Span
 	Below int // default 1
+	// Revision is that which created the Key. A replica that has not come so far does not know the key yet, and must
+	// not say that it has gone.
+	Revision uint64
 }
 
 // Bounds on what a command may hold.

@@ -106,6 +106,9 @@ func (s *Store) answer(q *query) (b []byte, final bool) {
 		}
 		return b, some
 	case queryTurn:
+		if s.revision < q.turn.Revision { // it is there, as far as the asker knows, and not at its turn, as far as is known
+			return wire.AppendBool(wire.AppendBool(b, true), false), false
+		}
 		there, blockers := s.ahead(&q.turn)
 		if s.bug == bugGrantDead {
 			there = true
@@ -141,6 +144,9 @@ func (s *Store) wait(ctx context.Context, q *query) (b []byte, ok bool) {
 		delete(s.waiting.spans, x)
 		s.mu.Unlock()
 	}()
+	if q.kind == queryTurn && s.revision < q.turn.Revision {
+		return nil, false // a read that asks the others will know
+	}
 	if q.kind == queryWatch {
 		if q.from == 0 {
 			q.from = s.revision + 1 // from now, not from when the wait is over

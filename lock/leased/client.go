@@ -218,13 +218,13 @@ func (q *queue) tryTxn(lease uint64) kv.Txn {
 	return t
 }
 
-// turn is the question whether it is the key's turn.
-func (q *queue) turn(key string) kv.Turn {
-	t := kv.Turn{Key: key, Below: q.below}
+// turn is the question whether it is the ticket's turn.
+func (q *queue) turn(t ticket) kv.Turn {
+	turn := kv.Turn{Key: t.key, Below: q.below, Revision: t.token}
 	for _, prefix := range q.ahead {
-		t.Spans = append(t.Spans, kv.Span{From: prefix, To: prefix + key[len(q.put):]})
+		turn.Spans = append(turn.Spans, kv.Span{From: prefix, To: prefix + t.key[len(q.put):]})
 	}
-	return t
+	return turn
 }
 
 // ticket is a place in a queue.
@@ -251,7 +251,7 @@ func (c *Client) acquire(ctx context.Context, q *queue, value []byte) (*lock.Lea
 		}
 		there := true
 		if t.ahead >= q.below {
-			there, err = c.await(ctx, s, q.turn(t.key))
+			there, err = c.await(ctx, s, q.turn(t))
 		}
 		if err != nil {
 			c.leave(s, t.key)
