@@ -182,6 +182,7 @@ func TestOldLivesAreNoNews(t *testing.T) {
 	life := a.Members()[1].Life
 	third := newTestCore(t, "m02")
 	require.NoError(t, third.Step(start, "m01", first))
+	third.Ready()
 	third.beat()
 	require.NoError(t, a.Step(start, "m02", third.Ready().Send[0].Payload))
 	require.Equal(t, life, a.Members()[1].Life)

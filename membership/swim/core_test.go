@@ -198,6 +198,20 @@ func requireInvariants(t require.TestingT, c *Core) {
 	require.True(t, c.health >= 0 && c.health <= maxHealth)
 }
 
+// SWIM, section 4.1: whoever learns something new passes it on, and says goodbye in the same way.
+func TestPaper41NewsIsPassedOn(t *testing.T) {
+	c := newTestCore(t, Config{})
+	for _, s := range []says{{id: "x", life: 1}, {id: "x", state: membership.Suspect, life: 1}, {id: "x", state: membership.Left, inc: 1, life: 1}} {
+		mustStep(t, c, packet(s, says{id: "peer", life: 1}))
+		change := c.table.get("x").ext.change
+		require.NotNil(t, change, s.state)
+		require.Zero(t, change.sent)
+		c.Tick(start.Add(2 * time.Second))
+	}
+	c.Leave(start.Add(3 * time.Second))
+	require.NotNil(t, c.self.ext.change)
+}
+
 // Lifeguard, section IV-B: the waiting goes from most to least with the logarithm of the confirmations.
 func TestPaperIVBSuspicionTimeout(t *testing.T) {
 	for confirmed, want := range []time.Duration{30, 17500 * time.Millisecond / time.Second, 10, 5, 5} {
@@ -240,7 +254,7 @@ func TestMalformedPacketsChangeNothing(t *testing.T) {
 	}
 	c.Ready()
 	for name, bad := range map[string][]byte{
-		"empty": {}, "format 0": {0}, "kind": {formatPlain, 99}, "state": {formatPlain, kindRecord, 9},
+		"empty": {}, "format 0": {0}, "kind": {formatPlain, 99}, "state": says{id: "x", state: 9, life: 1}.append([]byte{formatPlain}),
 		"no id":       {formatPlain, kindRecord, 0, 0},
 		"incarnation": append([]byte{formatPlain, kindRecord, 0, 1, 'x'}, 0xff, 0xff, 0xff, 0xff, 0x0f),
 	} {
@@ -366,7 +380,8 @@ func TestSealing(t *testing.T) {
 	sealed := a.seal("b", appendProbe(nil, kindPing, 1))
 	require.NoError(t, b.Step(start, "a", sealed))
 	require.ErrorIs(t, b.Step(start, "c", sealed), errNoKey, "another sender")
-	require.ErrorIs(t, a.Step(start, "b", sealed), errNoKey, "another receiver")
+	other := newTestCore(t, Config{ID: "other", Seed: 3, Keys: [][]byte{key("new")}})
+	require.ErrorIs(t, other.Step(start, "a", sealed), errNoKey, "another receiver")
 	for i := 1; i < len(sealed); i++ {
 		flipped := append([]byte(nil), sealed...)
 		flipped[i] ^= 1
