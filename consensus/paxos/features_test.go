@@ -12,8 +12,8 @@ import (
 	"github.com/coterie-go/coterie/quorum"
 )
 
-// lead1 makes the node the leader of a cluster of which nobody has accepted anything.
-func (n *lone) lead1(others ...coterie.NodeID) Ballot {
+// leads makes the node the leader of a cluster of which nobody has accepted anything.
+func (n *lone) leads(others ...coterie.NodeID) Ballot {
 	n.t.Helper()
 	b := n.candidate(others...)
 	for _, id := range others {
@@ -47,7 +47,7 @@ func TestQuorumsOfAGrid(t *testing.T) {
 	n := newLone(t, bugs{}, "a", "b", "c", "d", "e", "f")
 	n.cfg.Quorums = func(m []coterie.NodeID) (quorum.ReadWrite, error) { return quorum.Grid(m[:3], m[3:]) }
 	n.boot(bugs{})
-	b := n.lead1("b", "c")
+	b := n.leads("b", "c")
 	n.Propose(n.now, 1, []byte("x"))
 	n.ready()
 	vote := message{kind: kindAccepted, ballot: b, spans: []span{{1, 1}}}
@@ -64,7 +64,7 @@ func TestPaper3MembersChangeAlphaLater(t *testing.T) {
 	n := newLone(t, bugs{}, "a", "b", "c")
 	n.cfg.Alpha = 8
 	n.boot(bugs{})
-	b := n.lead1("b")
+	b := n.leads("b")
 	vote := func(from coterie.NodeID, first, last, knows uint64) {
 		n.receive(from, message{kind: kindAccepted, ballot: b, chosen: knows, spans: []span{{first, last}}})
 	}
@@ -98,7 +98,7 @@ func TestLeaseEndsInTime(t *testing.T) {
 		n := newLone(t, b, "a", "b", "c")
 		n.cfg.LeaseReads = true
 		n.boot(b)
-		ballot := n.lead1("b")
+		ballot := n.leads("b")
 		n.receive("b", message{kind: kindAccepted, ballot: ballot, round: n.lead.round})
 		n.now = n.now.Add(after)
 		n.Read(n.now, 3)
@@ -162,7 +162,7 @@ func TestLimitsRefuseInTime(t *testing.T) {
 	n.Propose(n.now, 1, []byte("x"))
 	n.ready()
 	require.Contains(t, n.events, consensus.Rejected{ID: 1, Err: &coterie.NotLeaderError{}})
-	n.lead1("b")
+	n.leads("b")
 	n.Propose(n.now, 2, make([]byte, 11))
 	for id := range uint64(3) {
 		n.Propose(n.now, 3+id, make([]byte, 10))
@@ -176,7 +176,7 @@ func TestLimitsRefuseInTime(t *testing.T) {
 // A leader that no quorum answers any more leads no longer, and says so of what it never sent.
 func TestLeaderWithoutQuorumResigns(t *testing.T) {
 	n := newLone(t, bugs{}, "a", "b", "c")
-	n.lead1("b")
+	n.leads("b")
 	n.after(1100 * time.Millisecond)
 	require.Nil(t, n.lead)
 	require.EqualValues(t, 1, n.Metrics().Resigned)

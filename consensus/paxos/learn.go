@@ -199,7 +199,7 @@ func (c *Core) learnValue(i uint64, v *value) {
 // handleSnapshot takes a piece of a snapshot.
 func (c *Core) handleSnapshot(from coterie.NodeID, m *message) {
 	if m.chosen <= c.chosen || m.snap.Size == 0 || c.lead != nil {
-		return // it is not newer than what this node has, or will have: a leader proposes again what it lacks
+		return // it is not newer than what this node has; a leader that lacks something first ceases to lead
 	}
 	c.lag(from, m.chosen)
 	r := &c.recv

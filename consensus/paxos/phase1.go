@@ -248,10 +248,7 @@ func (c *Core) handlePromise(from coterie.NodeID, m *message) {
 		return
 	}
 	if m.start >= m.first {
-		// Values that this node lacks are gone there: it must catch up before it can lead.
-		if c.lead == nil {
-			c.becomeFollower("")
-		}
+		c.gone(m.start)
 		return
 	}
 	for i := range m.entries {
@@ -267,6 +264,14 @@ func (c *Core) handlePromise(from coterie.NodeID, m *message) {
 	if c.lead == nil && c.phase1Done(c.configAt(c.chosen+1)) {
 		c.becomeLeader()
 	}
+}
+
+// gone is what becomes of a ballot when an acceptor has let go of slots that phase 1 asked for. If they are not proposed
+// yet, this node must catch up before it can lead: others have chosen them, under a configuration it did not know of.
+func (c *Core) gone(through uint64) {
+	if c.lead == nil || through >= c.lead.next {
+		c.becomeFollower("")
+	} // else the acceptor is asked again, for the slots that are left
 }
 
 // heedReport keeps the value of the highest ballot that is reported of a slot (P2c).
