@@ -316,7 +316,7 @@ func TestClientOpensAnotherSession(t *testing.T) {
 }
 
 func TestKeepAlive(t *testing.T) {
-	bubble(t, func(t *testing.T, node *raft.Node, s *Store) {
+	bubble(t, func(t *testing.T, node *raft.Node, _ *Store) {
 		ctx := t.Context()
 		c := newClient(t, node)
 		var renewals, ends atomic.Int64
@@ -381,7 +381,7 @@ func (g *gate) ProposeAs(ctx context.Context, tag consensus.Tag, command []byte)
 
 // The answer to a renewal that comes after the end does not bring the lease back.
 func TestRenewalThatIsAnsweredTooLate(t *testing.T) {
-	bubble(t, func(t *testing.T, node *raft.Node, s *Store) {
+	bubble(t, func(t *testing.T, node *raft.Node, _ *Store) {
 		g := &gate{Replica: node}
 		c := newClient(t, g)
 		_, err := c.Put(t.Context(), "a", nil) // there is a leader
