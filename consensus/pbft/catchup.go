@@ -32,7 +32,7 @@ func (c *Core) sendStatus() {
 			s.missing = append(s.missing, slot.pre.digest)
 		}
 	}
-	c.broadcastOthers(payloadOf(s.append(nil)))
+	c.broadcastOthers(payloadOf(s.encode()))
 }
 
 // handleStatus repeats to a replica what it lacks. A replica that asks too often and has come no further is not heard.

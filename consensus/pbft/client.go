@@ -342,8 +342,8 @@ func (c *Client) post(ctx context.Context, to coterie.NodeID, signed []byte) ([]
 	if err != nil {
 		return nil, err
 	}
-	defer response.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxBody))
+	_ = response.Body.Close() // read only: nothing is lost
 	if err == nil && response.StatusCode != http.StatusOK {
 		err = fmt.Errorf("pbft: %s: %s: %s", to, response.Status, bytes.TrimSpace(body))
 	}

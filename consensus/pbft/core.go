@@ -1,7 +1,6 @@
 package pbft
 
 import (
-	"crypto/ed25519"
 	"crypto/sha256"
 	"fmt"
 	"math/rand/v2"
@@ -191,9 +190,10 @@ func NewCore(cfg Config) (*Core, error) {
 	return c, nil
 }
 
-func (s state) clone() state {
-	s.origins = append([]origin(nil), s.origins...)
-	return s
+func (s *state) clone() state {
+	c := *s
+	c.origins = append([]origin(nil), s.origins...)
+	return c
 }
 
 // boot is the first Tick.
@@ -463,6 +463,3 @@ func (c *Core) inWindow(seq uint64) bool {
 func chainOf(before, batch digest) digest {
 	return sha256.Sum256(append(before[:], batch[:]...))
 }
-
-// owner is this replica's private key; Byzantine cores of tests sign with it.
-func (c *Core) owner() ed25519.PrivateKey { return c.cfg.Key }

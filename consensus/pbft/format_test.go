@@ -18,12 +18,13 @@ import (
 var update = flag.Bool("update", false, "write the golden files anew")
 
 // samples are one payload or record of each kind, by name.
-func samples(t testing.TB) (names []string, payloads [][]byte) {
+func samples(tb testing.TB) (names []string, payloads [][]byte) {
+	tb.Helper()
 	cfg, keys := testConfig(4)
 	cfg.hashed = true
 	cfg.ID, cfg.Key = "a", keys["a"]
 	core, err := NewCore(cfg)
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	add := func(name string, payload []byte) {
 		names, payloads = append(names, name), append(payloads, payload)
 	}
@@ -41,14 +42,14 @@ func samples(t testing.TB) (names []string, payloads [][]byte) {
 		add(k.String(), payloadOf(v.append(nil)))
 	}
 	vc := &viewChange{view: 6, from: 0, stable: 4, proof: cert[3:], prepared: []certificate{cert[:2]}}
-	raw := vc.appendUnsigned(nil)
+	raw := vc.unsigned()
 	vc.raw = append(raw, core.group.sign(cfg.Key, raw)...)
 	add("view change", payloadOf(vc.raw))
 	nv := &newView{view: 6, from: 0, changes: []*viewChange{vc}, prePrepares: cert[:1]}
 	raw = nv.appendUnsigned(nil)
 	add("new view", payloadOf(append(raw, core.group.sign(cfg.Key, raw)...)))
 	s := status{view: 1, active: true, executed: 2, stable: 3, vouched: 4, helper: 1, missing: []digest{b.digest}}
-	add("status", payloadOf(s.append(nil)))
+	add("status", payloadOf(s.encode()))
 	add("decided", appendDecided([]byte{format, byte(kindDecided)}, []decided{{b, cert[2:3]}}))
 	add("stable", cert[3:].append([]byte{format, byte(kindStable)}))
 	st := newState(4)

@@ -36,10 +36,9 @@ func testConfig(n int) (Config, map[coterie.NodeID]ed25519.PrivateKey) {
 
 // ledger is the state machine of the simulations: registers, a counter, and how often each command was applied.
 type ledger struct {
-	Regs   map[string]string
-	Count  int64
-	Times  map[string]int
-	broken bool // its snapshots differ from those of the others
+	Regs  map[string]string
+	Count int64
+	Times map[string]int
 }
 
 func newLedger() *ledger { return &ledger{Regs: map[string]string{}, Times: map[string]int{}} }
@@ -121,7 +120,6 @@ type cluster struct {
 	nextOp  int
 	acked   int
 	quiet   bool
-	views   uint64
 }
 
 func newCluster(o options) *cluster {
@@ -370,18 +368,35 @@ func (c *cluster) recovers() error {
 	if c.o.link.Loss > 0 || c.o.disk.Crash > 0 {
 		limit *= 2 // losses and slow disks go on
 	}
-	left := len(c.honest)
-	for _, id := range c.honest {
+	done := map[coterie.NodeID]bool{}
+	var ask func(id coterie.NodeID)
+	ask = func(id coterie.NodeID) {
 		c.nextOp++
 		name := fmt.Sprint("last", c.nextOp)
 		c.issued[name] = true
+		life := c.w.Incarnation(id)
 		c.runs[id].Propose(consensus.Tag{}, []byte(name+" noop"), func(o consensus.Outcome) {
 			if o.Err == nil {
-				left--
+				done[id] = true
+			} else {
+				ask(id) // a snapshot has hidden what became of it
 			}
 		})
+		var again func()
+		again = func() {
+			switch {
+			case c.w.Incarnation(id) != life && c.w.Up(id) && !done[id]:
+				ask(id) // a crash that was under way has swallowed it
+			case !done[id]:
+				c.w.After(c.cfg.ViewTimeout/2, again)
+			}
+		}
+		c.w.After(c.cfg.ViewTimeout/2, again)
 	}
-	err := c.w.RunUntil(func() bool { return left == 0 }, limit)
+	for _, id := range c.honest {
+		ask(id)
+	}
+	err := c.w.RunUntil(func() bool { return len(done) == len(c.honest) }, limit)
 	if errors.Is(err, sim.ErrLimit) {
 		return fmt.Errorf("no progress within %v of the end of all faults: %s", limit, c.describe())
 	}
@@ -440,7 +455,7 @@ func (c *cluster) linearizable() error {
 
 // resign signs a vote anew.
 func resign(core *Core, v vote) []byte {
-	v.sig = core.group.sign(core.owner(), v.appendUnsigned(nil))
+	v.sig = core.group.sign(core.cfg.Key, v.appendUnsigned(nil))
 	return payloadOf(v.append(nil))
 }
 
@@ -506,7 +521,7 @@ func lying(c *cluster, core *Core) coterie.Core {
 		case kindVouch:
 			v := m.vouches[0]
 			v.content[0]++
-			v.sig = core.group.sign(core.owner(), v.appendUnsigned(nil))
+			v.sig = core.group.sign(core.cfg.Key, v.appendUnsigned(nil))
 			env.Payload = payloadOf(v.append(nil))
 		case kindChunk:
 			data := slices.Clone(m.data)
@@ -516,12 +531,12 @@ func lying(c *cluster, core *Core) coterie.Core {
 			s := m.status
 			s.executed += 1000
 			s.view += uint64(c.rand.IntN(2))
-			env.Payload = payloadOf(s.append(nil))
+			env.Payload = payloadOf(s.encode())
 		case kindViewChange:
 			vc := *m.change
 			vc.prepared = nil
-			raw := vc.appendUnsigned(nil)
-			env.Payload = payloadOf(append(raw, core.group.sign(core.owner(), raw)...))
+			raw := vc.unsigned()
+			env.Payload = payloadOf(append(raw, core.group.sign(core.cfg.Key, raw)...))
 		default:
 		}
 		return []coterie.Envelope{env}
@@ -542,8 +557,8 @@ func hurrying(_ *cluster, core *Core) coterie.Core {
 			return []coterie.Envelope{env}
 		}
 		vc := viewChange{view: core.view + 1, from: core.me, stable: core.stable.seq, proof: core.stable.proof}
-		raw := vc.appendUnsigned(nil)
-		return []coterie.Envelope{env, {To: env.To, Payload: payloadOf(append(raw, core.group.sign(core.owner(), raw)...))}}
+		raw := vc.unsigned()
+		return []coterie.Envelope{env, {To: env.To, Payload: payloadOf(append(raw, core.group.sign(core.cfg.Key, raw)...))}}
 	})
 }
 

@@ -230,8 +230,8 @@ type viewChange struct {
 	raw      []byte // from the kind byte to the signature
 }
 
-func (vc *viewChange) appendUnsigned(b []byte) []byte {
-	b = append(b, byte(kindViewChange))
+func (vc *viewChange) unsigned() []byte {
+	b := []byte{byte(kindViewChange)}
 	b = wire.AppendUvarint(b, vc.view)
 	b = wire.AppendUvarint(b, uint64(vc.from))
 	b = wire.AppendUvarint(b, vc.stable)
@@ -379,8 +379,8 @@ type status struct {
 	missing  []digest // batches that it must have and has not
 }
 
-func (s *status) append(b []byte) []byte {
-	b = append(b, byte(kindStatus))
+func (s *status) encode() []byte {
+	b := []byte{byte(kindStatus)}
 	b = wire.AppendUvarint(b, s.view)
 	b = wire.AppendBool(b, s.active)
 	b = wire.AppendUvarint(b, s.executed)

@@ -20,12 +20,12 @@ import (
 	"github.com/coterie-go/coterie/transport/host"
 )
 
-// startGroup starts n replicas on one network in memory.
-func startGroup(t *testing.T, n int, change func(*Config)) (nodes []*Node, apps []*ledger) {
+// startGroup starts four replicas on one network in memory.
+func startGroup(t *testing.T, change func(*Config)) (nodes []*Node, apps []*ledger) {
 	t.Helper()
 	network := transport.NewNetwork(transport.NetworkConfig{})
-	shared, keys := testConfig(n)
-	for i := range n {
+	shared, keys := testConfig(4)
+	for i := range 4 {
 		cfg := shared
 		cfg.ID = coterie.NodeID(rune('a' + i))
 		cfg.Key = keys[cfg.ID]
@@ -49,7 +49,7 @@ func startGroup(t *testing.T, n int, change func(*Config)) (nodes []*Node, apps 
 }
 
 func TestNodesAgree(t *testing.T) {
-	nodes, _ := startGroup(t, 4, nil)
+	nodes, _ := startGroup(t, nil)
 	ctx := t.Context()
 	var wg sync.WaitGroup
 	for i, n := range nodes {
@@ -82,7 +82,7 @@ func TestNodesAgree(t *testing.T) {
 
 // A group goes on when its primary is closed.
 func TestPrimaryGone(t *testing.T) {
-	nodes, _ := startGroup(t, 4, func(cfg *Config) { cfg.ViewTimeout = 100 * time.Millisecond })
+	nodes, _ := startGroup(t, func(cfg *Config) { cfg.ViewTimeout = 100 * time.Millisecond })
 	_, err := nodes[1].Propose(t.Context(), []byte("x add"))
 	require.NoError(t, err)
 	require.NoError(t, nodes[0].Close())
@@ -110,7 +110,7 @@ func TestStartNamesWhatIsWrong(t *testing.T) {
 
 // A client believes what f+1 replicas say alike, whatever one of them says (§4.1).
 func TestDialBelievesNoSingleReplica(t *testing.T) {
-	nodes, apps := startGroup(t, 4, nil)
+	nodes, apps := startGroup(t, nil)
 	var lies atomic.Int64
 	client, err := Dial(t.Context(), ClientConfig{
 		Nodes: []coterie.NodeID{"a", "b", "c", "d"}, TryTimeout: 50 * time.Millisecond,
@@ -154,7 +154,7 @@ func TestDialBelievesNoSingleReplica(t *testing.T) {
 }
 
 func TestDialOverHTTP(t *testing.T) {
-	nodes, _ := startGroup(t, 4, nil)
+	nodes, _ := startGroup(t, nil)
 	addrs := map[coterie.NodeID]string{}
 	for i, n := range nodes {
 		server := httptest.NewServer(Serve(n))

@@ -26,14 +26,11 @@ type bench struct {
 	events  []any
 }
 
-func newBench(t *testing.T, id coterie.NodeID, change func(*Config)) *bench {
+func newBench(t *testing.T, id coterie.NodeID) *bench {
 	t.Helper()
 	b := &bench{t: t, now: time.Unix(1000, 0)}
 	shared, keys := testConfig(4)
 	shared.CheckpointInterval = 2
-	if change != nil {
-		change(&shared)
-	}
 	for i := range 4 {
 		cfg := shared
 		cfg.ID = coterie.NodeID(rune('a' + i))
@@ -67,9 +64,7 @@ func (b *bench) take() {
 	b.t.Helper()
 	for again := true; again; {
 		r := b.core.Ready()
-		for _, s := range r.Save {
-			b.records = append(b.records, s)
-		}
+		b.records = append(b.records, r.Save...)
 		if r.Keep > 0 {
 			b.records = b.records[len(b.records)-r.Keep:]
 		}
@@ -119,14 +114,14 @@ func command(text string) []byte {
 	return append([]byte{1, 0, 0, 0, 0, 0, 0, 0, 0}, text...)
 }
 
-// batchOf is a batch of one request of a replica.
-func (b *bench) batchOf(from int, num uint64, texts ...string) *batch {
-	q := &request{from: from, life: 1, num: num}
+// batchOf is a batch of one request of the primary.
+func (b *bench) batchOf(num uint64, texts ...string) *batch {
+	q := &request{life: 1, num: num}
 	for _, text := range texts {
 		q.commands = append(q.commands, command(text))
 	}
 	q.raw = q.appendUnsigned(nil)
-	q.raw = append(q.raw, b.core.group.sign(b.signers[from].cfg.Key, q.raw)...)
+	q.raw = append(q.raw, b.core.group.sign(b.signers[0].cfg.Key, q.raw)...)
 	parsed, err := readRequest(q.raw)
 	require.NoError(b.t, err)
 	return newBatch([]*request{parsed})
@@ -174,8 +169,8 @@ func (b *bench) committed() (texts []string) {
 // §4.2: a backup accepts a pre-prepare "provided ... it has not accepted a pre-prepare message for view v and sequence
 // number n containing a different digest".
 func TestPaper42AcceptsOnePrePrepareForANumber(t *testing.T) {
-	b := newBench(t, "b", nil)
-	x, y := b.batchOf(0, 1, "x"), b.batchOf(0, 1, "y")
+	b := newBench(t, "b")
+	x, y := b.batchOf(1, "x"), b.batchOf(1, "y")
 	b.prePrepare(0, 1, x)
 	b.prePrepare(0, 1, y)
 	require.Equal(t, 3, b.count(kindPrepare, func(m *message) bool { return m.vote.digest == x.digest }))
@@ -188,8 +183,8 @@ func TestPaper42AcceptsOnePrePrepareForANumber(t *testing.T) {
 // §4.2: "the predicate prepared(m, v, n, i) to be true if and only if replica i has inserted in its log: the request m,
 // a pre-prepare for m in view v with sequence number n, and 2f prepares from different backups that match".
 func TestPaper42PreparedNeeds2FPrepares(t *testing.T) {
-	b := newBench(t, "b", nil)
-	x := b.batchOf(0, 1, "x")
+	b := newBench(t, "b")
+	x := b.batchOf(1, "x")
 	b.prePrepare(0, 1, x) // b's own prepare is one
 	require.Zero(t, b.count(kindCommit, nil))
 	b.sendVote(kindPrepare, 2, 0, 1, sha256.Sum256([]byte("another")))
@@ -202,8 +197,8 @@ func TestPaper42PreparedNeeds2FPrepares(t *testing.T) {
 // §4.2: "each replica i executes the operation requested by m after committed-local(m, v, n, i) is true and i's state
 // reflects the sequential execution of all requests with lower sequence numbers".
 func TestPaper42ExecutesInOrderWhatAQuorumCommitted(t *testing.T) {
-	b := newBench(t, "b", nil)
-	x, y := b.batchOf(0, 1, "x"), b.batchOf(0, 2, "y")
+	b := newBench(t, "b")
+	x, y := b.batchOf(1, "x"), b.batchOf(2, "y")
 	b.decide(0, 2, y, 2)
 	require.Empty(t, b.committed())
 	b.prePrepare(0, 1, x)
@@ -217,8 +212,8 @@ func TestPaper42ExecutesInOrderWhatAQuorumCommitted(t *testing.T) {
 // §4.2: a pre-prepare is accepted if "the sequence number ... is between a low water mark, h, and a high water mark, H";
 // this "prevents a faulty primary from exhausting the space of sequence numbers".
 func TestPaper42NumbersBeyondTheHighWaterMarkAreRefused(t *testing.T) {
-	b := newBench(t, "b", nil) // K is 2, L is 4
-	x := b.batchOf(0, 1, "x")
+	b := newBench(t, "b") // K is 2, L is 4
+	x := b.batchOf(1, "x")
 	b.prePrepare(0, 5, x)
 	require.Zero(t, b.count(kindPrepare, nil))
 	b.prePrepare(0, 4, x)
@@ -229,9 +224,9 @@ func TestPaper42NumbersBeyondTheHighWaterMarkAreRefused(t *testing.T) {
 // stable and the replica discards all pre-prepare, prepare, and commit messages with sequence number less than or equal
 // to n from its log".
 func TestPaper43ACheckpointWith2FPlus1ProofsIsStable(t *testing.T) {
-	b := newBench(t, "b", nil)
-	b.decide(0, 1, b.batchOf(0, 1, "x"), 2)
-	b.decide(0, 2, b.batchOf(0, 2, "y"), 2)
+	b := newBench(t, "b")
+	b.decide(0, 1, b.batchOf(1, "x"), 2)
+	b.decide(0, 2, b.batchOf(2, "y"), 2)
 	require.Equal(t, 3, b.count(kindCheckpoint, nil))
 	d := b.core.state.digest()
 	b.sendVote(kindCheckpoint, 2, 0, 2, d)
@@ -242,7 +237,7 @@ func TestPaper43ACheckpointWith2FPlus1ProofsIsStable(t *testing.T) {
 	require.EqualValues(t, 2, b.core.stable.seq)
 	require.Empty(t, b.core.slots)
 	b.start() // and stays so
-	b.step(0, payloadOf((&status{helper: 1}).append(nil)))
+	b.step(0, payloadOf((&status{helper: 1}).encode()))
 }
 
 // §4.4: "If the timer of backup i expires in view v, the backup starts a view change ... It stops accepting messages
@@ -250,8 +245,8 @@ func TestPaper43ACheckpointWith2FPlus1ProofsIsStable(t *testing.T) {
 // the pre-prepare and 2f matching prepares. It is what a restart must not forget, for others may have committed by it.
 func TestPaper44AViewChangeProvesWhatPrepared(t *testing.T) {
 	for _, restart := range []bool{false, true} {
-		b := newBench(t, "b", nil)
-		x := b.batchOf(0, 1, "x")
+		b := newBench(t, "b")
+		x := b.batchOf(1, "x")
 		b.prePrepare(0, 1, x)
 		b.sendVote(kindPrepare, 2, 0, 1, x.digest)
 		require.Equal(t, 3, b.count(kindCommit, nil))
@@ -272,7 +267,7 @@ func TestPaper44AViewChangeProvesWhatPrepared(t *testing.T) {
 		require.Len(t, vc.prepared, 1)
 		require.Equal(t, x.digest, vc.prepared[0][0].digest)
 		require.NoError(t, b.core.group.checkViewChange(vc))
-		b.prePrepare(0, 2, b.batchOf(0, 2, "y"))
+		b.prePrepare(0, 2, b.batchOf(2, "y"))
 		require.Zero(t, b.count(kindPrepare, func(m *message) bool { return m.vote.seq == 2 }))
 	}
 }
@@ -291,7 +286,7 @@ func (b *bench) prepared(view, seq uint64, d digest) certificate {
 
 func (b *bench) viewChange(from int, view uint64, prepared ...certificate) *viewChange {
 	vc := &viewChange{view: view, from: from, prepared: prepared}
-	raw := vc.appendUnsigned(nil)
+	raw := vc.unsigned()
 	vc, err := readViewChange(append(raw, b.core.group.sign(b.signers[from].cfg.Key, raw)...))
 	require.NoError(b.t, err)
 	return vc
@@ -310,7 +305,7 @@ func (b *bench) newView(view uint64, votes []vote, changes ...*viewChange) []byt
 // §4.4: the new primary makes a pre-prepare for each number between min-s and max-s: of "the prepare certificate with
 // the highest view number", or of "a special null request".
 func TestPaper44ANewViewFollowsFromTheViewChanges(t *testing.T) {
-	b := newBench(t, "c", nil)
+	b := newBench(t, "c")
 	x, y := sha256.Sum256([]byte("x")), sha256.Sum256([]byte("y"))
 	changes := []*viewChange{
 		b.viewChange(0, 2, b.prepared(0, 1, x), b.prepared(0, 3, x)), b.viewChange(1, 2, b.prepared(1, 3, y)), b.viewChange(3, 2),
@@ -332,8 +327,8 @@ func TestPaper44ANewViewFollowsFromTheViewChanges(t *testing.T) {
 // §4.4: the primary of the next view begins it when it has 2f valid view changes beside its own, and the view goes on
 // with what prepared.
 func TestPaper44TheNextPrimaryBeginsTheView(t *testing.T) {
-	b := newBench(t, "b", nil)
-	x := b.batchOf(0, 1, "x")
+	b := newBench(t, "b")
+	x := b.batchOf(1, "x")
 	b.prePrepare(0, 1, x)
 	b.step(2, payloadOf(b.viewChange(2, 1, b.prepared(0, 1, x.digest)).raw))
 	require.Zero(t, b.count(kindViewChange, nil))
@@ -357,7 +352,7 @@ func (c *Core) signed(seq uint64) vote { return c.slots[seq].pre }
 // TOCS §4.5.2: "if a replica receives a set of f+1 valid view-change messages from other replicas for views greater
 // than its current view, it sends a view-change message for the smallest view in the set"; fewer do not move it.
 func TestPaper452FollowsFPlus1IntoTheSmallestView(t *testing.T) {
-	b := newBench(t, "b", nil)
+	b := newBench(t, "b")
 	b.step(2, payloadOf(b.viewChange(2, 9).raw))
 	view, active := b.core.View()
 	require.Zero(t, view)
@@ -371,7 +366,7 @@ func TestPaper452FollowsFPlus1IntoTheSmallestView(t *testing.T) {
 // §4.4: "This ... ensures ... that the period of time between view changes grows": the timer doubles, and starts when
 // 2f+1 view changes have come.
 func TestPaper44TheTimerDoubles(t *testing.T) {
-	b := newBench(t, "d", nil)
+	b := newBench(t, "d")
 	for n := range 4 {
 		view := uint64(n + 1)
 		b.core.startViewChange(view)
@@ -389,9 +384,9 @@ func TestPaper44TheTimerDoubles(t *testing.T) {
 
 // §4.1 and §4.2: the messages are signed, and whatever proof is in them must hold.
 func TestPaperVerifyRefusesWhatIsNotSigned(t *testing.T) {
-	b := newBench(t, "b", nil)
+	b := newBench(t, "b")
 	v := &Verifier{b.core.group}
-	x := b.batchOf(0, 1, "x")
+	x := b.batchOf(1, "x")
 	good := map[string][]byte{
 		"request":     payloadOf(x.requests[0].raw),
 		"pre-prepare": b.core.prePrepare(b.vote(kindPrePrepare, 0, 0, 1, x.digest), x),
@@ -424,7 +419,7 @@ func TestPaperVerifyRefusesWhatIsNotSigned(t *testing.T) {
 
 // A command that no driver makes would stop the replicas that apply it: no liar can have one ordered.
 func TestCommandsThatStopReplicasAreRefused(t *testing.T) {
-	b := newBench(t, "b", nil)
+	b := newBench(t, "b")
 	v := &Verifier{b.core.group}
 	q := &request{from: 0, life: 1, num: 1, commands: [][]byte{{77, 0, 0, 0, 0, 0, 0, 0, 0}}}
 	q.raw = q.appendUnsigned(nil)
@@ -448,7 +443,7 @@ func TestCommandsThatStopReplicasAreRefused(t *testing.T) {
 // A snapshot is made durable only if its content is what f+1 replicas vouch for, though its checksum fits.
 func TestSnapshotThatIsNotVouchedForIsGivenUp(t *testing.T) {
 	for _, lie := range []bool{false, true} {
-		b := newBench(t, "b", nil)
+		b := newBench(t, "b")
 		st := newState(4)
 		st.seq, st.index = 4, 2
 		content := []byte("the content")
@@ -489,7 +484,7 @@ func TestSnapshotThatIsNotVouchedForIsGivenUp(t *testing.T) {
 
 // A malformed message is an error and changes nothing; so is one that only a journal holds.
 func TestMalformedMessagesChangeNothing(t *testing.T) {
-	b := newBench(t, "b", nil)
+	b := newBench(t, "b")
 	for _, payload := range [][]byte{nil, {1}, {0, 3}, {1, 0}, {1, byte(kindView), 3, 1}, {1, byte(kindPrepare), 1}} {
 		require.Error(t, b.core.Step(b.now, "a", payload))
 	}

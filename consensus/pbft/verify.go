@@ -198,7 +198,8 @@ func (g *group) checkVotes(c certificate, k kind) error {
 	var seen [maxReplicas]bool
 	for i := range c {
 		v := &c[i]
-		if v.kind != k && !(k == kindPrepare && v.kind == kindPrePrepare) || !v.agrees(&c[0]) || seen[v.from] {
+		rightKind := v.kind == k || k == kindPrepare && v.kind == kindPrePrepare
+		if !rightKind || !v.agrees(&c[0]) || seen[v.from] {
 			return fmt.Errorf("%w: votes that do not agree", ErrProof)
 		}
 		seen[v.from] = true

@@ -80,7 +80,7 @@ func (c *Core) sendViewChange() {
 			vc.prepared = append(vc.prepared, s.prepared)
 		}
 	}
-	raw := vc.appendUnsigned(nil)
+	raw := vc.unsigned()
 	raw = append(raw, c.group.sign(c.cfg.Key, raw)...)
 	c.change.mine = payloadOf(raw)
 	c.broadcast(c.change.mine)
