@@ -16,6 +16,7 @@ type bench struct {
 	t       *testing.T
 	core    *Core
 	cfg     Config
+	bugs    bugs
 	signers []*Core // to sign as any replica
 	now     time.Time
 	ready   coterie.Ready
@@ -51,6 +52,7 @@ func (b *bench) start() {
 	b.t.Helper()
 	core, err := NewCore(b.cfg)
 	require.NoError(b.t, err)
+	core.bugs = b.bugs
 	for _, r := range b.records {
 		require.NoError(b.t, core.Replay(r))
 	}
@@ -244,8 +246,14 @@ func TestPaper43ACheckpointWith2FPlus1ProofsIsStable(t *testing.T) {
 // (other than checkpoint, view-change, and new-view messages)", and its VIEW-CHANGE has, for each request that prepared,
 // the pre-prepare and 2f matching prepares. It is what a restart must not forget, for others may have committed by it.
 func TestPaper44AViewChangeProvesWhatPrepared(t *testing.T) {
-	for _, restart := range []bool{false, true} {
+	for _, run := range []struct {
+		restart bool
+		bugs    bugs
+		proven  int
+	}{{false, bugs{}, 1}, {true, bugs{}, 1}, {true, bugs{noSavePrepared: true}, 0}} {
+		restart := run.restart
 		b := newBench(t, "b")
+		b.bugs, b.core.bugs = run.bugs, run.bugs
 		x := b.batchOf(1, "x")
 		b.prePrepare(0, 1, x)
 		b.sendVote(kindPrepare, 2, 0, 1, x.digest)
@@ -264,7 +272,10 @@ func TestPaper44AViewChangeProvesWhatPrepared(t *testing.T) {
 		}
 		require.NotNil(t, vc)
 		require.EqualValues(t, 1, vc.view)
-		require.Len(t, vc.prepared, 1)
+		require.Len(t, vc.prepared, run.proven, "the planted bug is seen as a proof that is gone")
+		if run.proven == 0 {
+			continue
+		}
 		require.Equal(t, x.digest, vc.prepared[0][0].digest)
 		require.NoError(t, b.core.group.checkViewChange(vc))
 		b.prePrepare(0, 2, b.batchOf(2, "y"))
@@ -442,8 +453,13 @@ func TestCommandsThatStopReplicasAreRefused(t *testing.T) {
 
 // A snapshot is made durable only if its content is what f+1 replicas vouch for, though its checksum fits.
 func TestSnapshotThatIsNotVouchedForIsGivenUp(t *testing.T) {
-	for _, lie := range []bool{false, true} {
+	for _, run := range []struct {
+		lie   bool
+		bugs  bugs
+		taken bool
+	}{{false, bugs{}, true}, {true, bugs{}, false}, {true, bugs{trustSnapshots: true}, true}} {
 		b := newBench(t, "b")
+		b.bugs, b.core.bugs = run.bugs, run.bugs
 		st := newState(4)
 		st.seq, st.index = 4, 2
 		content := []byte("the content")
@@ -457,7 +473,7 @@ func TestSnapshotThatIsNotVouchedForIsGivenUp(t *testing.T) {
 		b.step(0, offer)
 		require.Equal(t, 1, b.count(kindAskChunk, nil))
 		data := append([]byte(nil), content...)
-		if lie {
+		if run.lie {
 			data[3]++
 		}
 		b.step(0, appendChunk(4, 0, data))
@@ -467,7 +483,7 @@ func TestSnapshotThatIsNotVouchedForIsGivenUp(t *testing.T) {
 				write = &w
 			}
 		}
-		if lie {
+		if !run.taken {
 			require.Nil(t, write)
 			require.EqualValues(t, 1, b.core.Metrics().BadChunks)
 			continue
