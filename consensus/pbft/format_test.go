@@ -91,6 +91,7 @@ func TestFormats(t *testing.T) {
 	for i, payload := range payloads {
 		var m message
 		require.NoError(t, m.decode(payload), names[i])
+		require.Contains(t, new(Core).Describe(payload), m.kind.String())
 		newer := append([]byte{format + 1}, payload[1:]...)
 		fault := (*coterie.FormatError)(nil)
 		require.ErrorAs(t, m.decode(newer), &fault, names[i])

@@ -52,7 +52,7 @@ func (c *Core) rewrite() {
 	// The batches first, each with the pre-prepare it came with; then what was accepted last for each number, of which
 	// the batch is among them.
 	for _, d := range c.sortedBatches() {
-		if h := c.batches[d]; h.pre.seq > c.stable.seq {
+		if h := c.batches[d]; h.pre.seq != 0 && h.seq > c.stable.seq {
 			save(appendAccepted(nil, &h.pre, h.batch))
 		}
 	}

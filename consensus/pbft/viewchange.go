@@ -178,7 +178,11 @@ func (c *Core) enterView(nv *newView, payload []byte) {
 		if b != nil {
 			c.hold(b, v.seq)
 		}
-		c.accept(s, v, nil) // the batch, if it is here, is in an earlier record
+		if b != nil && c.batches[v.digest].pre.seq != 0 {
+			c.accept(s, v, nil) // the batch is in an earlier record
+		} else {
+			c.accept(s, v, b)
+		}
 		if b != nil && !c.isPrimary() {
 			c.sendPrepare(s)
 		}
