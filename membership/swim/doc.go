@@ -24,7 +24,7 @@
 //     SyncInterval.
 //
 // With the defaults and n = 32 that makes 0.8 + 0.5 + 4.5 + 0.3 s = 6.1 s; the simulator gives the following until all
-// know (30 crashes and more for each line), and how often each member was suspected by mistake, and declared failed by
+// know (6 crashes for each line), and how often each member was suspected by mistake, and declared failed by
 // mistake, a minute:
 //
 //	loss   median   worst   suspected   declared
