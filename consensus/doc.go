@@ -29,8 +29,8 @@
 //
 // Take raft unless something speaks against it: it has the most around it. Take paxos for quorums that are not
 // majorities, a small one for commits and a large one for elections, say. Take pbft where replicas belong to people who
-// do not trust each other, and pay with messages, signatures and half as many replicas again. examples/consensus measures all
-// of them on the same networks.
+// do not trust each other, and pay with messages, signatures and half as many replicas again. examples/consensus
+// measures all of them on the same networks.
 //
 // # Guarantees
 //
