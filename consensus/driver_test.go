@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -462,3 +463,32 @@ func (discard) Close() error                    { return nil }
 type nothing struct{ coterie.StateMachine }
 
 func (nothing) Apply(coterie.Entry) []byte { return nil }
+
+// A lease must hold when a read is asked, not when the host last read its clock: the process may have been paused
+// between the two, for longer than the lease.
+func TestReadIsAskedAtATimeAfterItBegan(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var pause atomic.Bool
+		r := newRig(t, Config{Clock: func() time.Time {
+			if pause.CompareAndSwap(true, false) {
+				time.Sleep(time.Minute)
+			}
+			return time.Now()
+		}})
+		defer r.stop(t)
+		synctest.Wait()
+		pause.Store(true)
+		first := make(chan struct{})
+		go func() {
+			defer close(first)
+			_, err := r.Read(t.Context(), nil)
+			require.NoError(t, err)
+		}()
+		time.Sleep(time.Second) // within the pause
+		began := time.Now()
+		_, err := r.Read(t.Context(), nil)
+		require.NoError(t, err)
+		<-first
+		r.mustDo(t, func(s *solo) { require.False(t, s.readAt.Before(began)) })
+	})
+}

@@ -31,7 +31,8 @@ type solo struct {
 	refuse error    // what Propose and Read answer, if not nil
 	hold   bool     // nothing is committed or answered
 	held   []uint64 // reads
-	chunks []any    // what ChunkRead and ChunkWritten said
+	readAt time.Time
+	chunks []any // what ChunkRead and ChunkWritten said
 }
 
 const (
@@ -85,7 +86,8 @@ func (s *solo) Propose(_ time.Time, id uint64, command []byte) {
 	s.commit()
 }
 
-func (s *solo) Read(_ time.Time, id uint64) {
+func (s *solo) Read(now time.Time, id uint64) {
+	s.readAt = now
 	switch {
 	case s.refuse != nil:
 		s.Emit(Rejected{id, s.refuse})

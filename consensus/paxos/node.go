@@ -222,7 +222,7 @@ func (n *Node) Err() error { return n.driver.Err() }
 // Close stops the node and waits for its goroutines. It does not take the node out of the cluster. Closing twice is
 // harmless.
 func (n *Node) Close() error {
-	n.closing.Do(func() { n.closeErr = errors.Join(n.driver.Close(), n.closeOwn()) })
+	n.closing.Do(func() { n.closeErr = n.driver.CloseWith(n.own) })
 	return n.closeErr
 }
 

@@ -187,7 +187,7 @@ func (n *Node) Err() error { return n.driver.Err() }
 
 // Close stops the node and waits for its goroutines. Closing twice is harmless.
 func (n *Node) Close() error {
-	n.closing.Do(func() { n.closeErr = errors.Join(n.driver.Close(), n.closeOwn()) })
+	n.closing.Do(func() { n.closeErr = n.driver.CloseWith(n.own) })
 	return n.closeErr
 }
 

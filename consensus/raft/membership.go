@@ -59,6 +59,12 @@ type Membership struct {
 // Joint reports whether a change is under way.
 func (m Membership) Joint() bool { return len(m.Outgoing) > 0 }
 
+// isWitness reports whether a node holds no data, on either side of a joint configuration.
+func (m Membership) isWitness(id coterie.NodeID) bool {
+	is := func(x Member) bool { return x.ID == id && x.Role == Witness }
+	return slices.ContainsFunc(m.Members, is) || slices.ContainsFunc(m.Outgoing, is)
+}
+
 // Find returns the member of that ID among Members.
 func (m Membership) Find(id coterie.NodeID) (Member, bool) {
 	i, ok := slices.BinarySearchFunc(m.Members, id, func(m Member, id coterie.NodeID) int {
@@ -151,6 +157,11 @@ func (change Change) apply(m Membership) (Membership, error) {
 	for _, set := range change.Set {
 		if set.ID == "" || set.Role > Witness {
 			return m, fmt.Errorf("%w: member %q as %v", ErrInvalidChange, set.ID, set.Role)
+		}
+		if slices.Contains(change.Remove, set.ID) {
+			// One that is removed and added anew begins a new session, between two changes; else what its old disk had
+			// acknowledged, perhaps without data, would count.
+			return m, fmt.Errorf("%w: %s is set and removed", ErrInvalidChange, set.ID)
 		}
 		i := slices.IndexFunc(next.Members, func(m Member) bool { return m.ID == set.ID })
 		if i < 0 {

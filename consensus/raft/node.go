@@ -282,7 +282,7 @@ func (n *Node) Err() error { return n.driver.Err() }
 // harmless.
 func (n *Node) Close() error {
 	n.closing.Do(func() {
-		n.closeErr = errors.Join(n.driver.Close(), n.closeOwn())
+		n.closeErr = n.driver.CloseWith(n.own)
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		for w := range n.watchers {

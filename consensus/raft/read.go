@@ -39,6 +39,8 @@ func (c *Core) Read(now time.Time, id uint64) {
 	c.enter(now)
 	defer c.checkInvariants()
 	switch {
+	case c.witness: // it has no state to read
+		c.reject(id, c.notLeader())
 	case c.lead != nil:
 		c.metrics.Reads++
 		c.leadRead(pendingRead{id: id})
@@ -123,7 +125,7 @@ func (c *Core) handleRead(from coterie.NodeID, m *message) {
 // handleReadReply answers every read that was asked for by this question or an earlier one.
 func (c *Core) handleReadReply(_ coterie.NodeID, m *message) {
 	a := &c.ask
-	if m.epoch != a.epoch || m.refused {
+	if m.epoch != a.epoch || m.refused || m.round > a.last || m.round == a.last && a.fresh {
 		return // refused: by one that leads no more; it is asked again, or its successor
 	}
 	if c.lead == nil && c.log.matches(m.index, m.at) {

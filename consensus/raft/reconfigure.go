@@ -133,7 +133,12 @@ func (c *Core) adoptNewest() {
 // holds that configuration: until it is committed, the node must still be able to lead (thesis §4.2.2).
 func (c *Core) findSelf() {
 	me, member := c.conf.Find(c.cfg.ID)
-	c.witness = member && me.Role == Witness
+	switch {
+	case member:
+		c.witness = me.Role == Witness
+	case c.base.index > 0 && c.base.snapshot.Name == "":
+		c.witness = true // one that was removed still has no state to apply entries to
+	}
 	c.mayLead = c.conf.elects(c.cfg.ID)
 	if c.conf.index > c.committed && !c.mayLead {
 		before := c.base.members
@@ -192,6 +197,11 @@ func (c *Core) rebuildPeers() {
 				p.voter, p.outgoing = false, false
 			}
 			l.peers = append(l.peers, p)
+		}
+	}
+	for _, p := range old {
+		if p.transfer != nil && l.find(p.id) != p { // back in a new session, the snapshot of the old one need not wait
+			c.release(p.transfer.base.snapshot.Name)
 		}
 	}
 	voters := c.conf.System().Nodes()

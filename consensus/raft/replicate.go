@@ -176,6 +176,10 @@ func (c *Core) appendMessage(prev uint64) message {
 	return m
 }
 
+// strippedSize is what an entry without its command counts for, at least, in the bounds of messages and of what is in
+// flight.
+const strippedSize = 8
+
 // encodeAppend returns an append of the entries after prev, as many as a message holds. What was encoded in this
 // Ready already is taken from there: peers in step, and the journal, get the same bytes. A witness gets entries
 // without their commands.
@@ -190,14 +194,15 @@ func (c *Core) encodeAppend(prev uint64, stripped bool) batch {
 	for last < c.log.last() {
 		e := c.log.at(last + 1)
 		n := len(e.Command)
+		counted := n
 		if stripped && !e.Internal {
-			n = 0
+			n, counted = 0, strippedSize
 		}
-		if last > prev && bytes+n > c.cfg.MaxMessageBytes {
+		if last > prev && bytes+counted > c.cfg.MaxMessageBytes {
 			break
 		}
 		last++
-		bytes += n
+		bytes += counted
 		size += n + uvarintLen((c.term-e.Term)<<1) + uvarintLen(uint64(n))
 	}
 	m := c.appendMessage(prev)

@@ -115,11 +115,26 @@ func (c *Core) retire(name string) {
 	c.out.Emit(consensus.Superseded{Name: name})
 }
 
+// witnessBase is where a witness that lags too far begins: what is committed, for it needs no state that a snapshot
+// would have to hold. False while the configuration there does not have it as a witness.
+func (c *Core) witnessBase(id coterie.NodeID) (base, bool) {
+	term, _ := c.log.term(c.committed)
+	b := base{index: c.committed, term: term, members: c.membersAt(c.committed), known: true}
+	return b, b.members.isWitness(id)
+}
+
 // beginTransfer sends a peer the snapshot, for entries that it needs are gone (§7).
 func (c *Core) beginTransfer(p *peer) {
+	b := c.base
+	if p.witness {
+		var ok bool
+		if b, ok = c.witnessBase(p.id); !ok {
+			return // it would not know itself; the next heartbeat tries again
+		}
+	}
 	p.mode, p.asked = installing, false
 	p.forgetInflight()
-	p.transfer = &transfer{base: c.base}
+	p.transfer = &transfer{base: b}
 	c.metrics.SnapshotsSent++
 	c.nextChunk(p)
 }
@@ -248,7 +263,7 @@ func (c *Core) handleSnapshot(from coterie.NodeID, m *message) {
 		c.ack.match = max(c.ack.match, c.committed)
 		return
 	}
-	if me, ok := m.members.Find(c.cfg.ID); m.snap.Size == 0 && (!ok || me.Role != Witness) {
+	if m.snap.Size == 0 && !m.members.isWitness(c.cfg.ID) {
 		return // only a witness can do without the data
 	}
 	r := &c.recv

@@ -104,7 +104,7 @@ func TestSimFindsPlantedBugs(t *testing.T) {
 	}{
 		{"vote not saved before the reply", bugs{forgetVote: true}, splitVotes, 9},
 		{"commit by counting replicas of an old term", bugs{commitOldTerm: true}, churn, 603},
-		{"own copy counted before it is durable", bugs{countUnsaved: true}, anyWeather, 57},
+		{"own copy counted before it is durable", bugs{countUnsaved: true}, slowDisks, 1},
 		{"election restriction dropped", bugs{anyCandidate: true}, anyWeather, 8},
 		{"log not truncated on conflict", bugs{keepConflict: true}, anyWeather, 28},
 		{"snapshot installed over newer entries", bugs{installOld: true}, anyWeather, 220},
@@ -215,6 +215,25 @@ func churn(o *simOptions) {
 			}
 			cut := s.ids[s.rand.IntN(len(s.ids))]
 			s.w.Partition([]coterie.NodeID{cut, s.ids[s.rand.IntN(len(s.ids))]})
+		})
+	}
+}
+
+// slowDisks lets messages arrive long before what they came from is durable, crashes leaders meanwhile, and cuts off one
+// of the others.
+func slowDisks(o *simOptions) {
+	o.disk = &sim.Disk{Sync: sim.Uniform(time.Millisecond, 60*time.Millisecond)}
+	o.nodes, o.noFaults, o.changes, o.witness, o.rate = 3, true, false, false, 100
+	o.script = func(s *simCluster) {
+		s.every(300*time.Millisecond, func() {
+			for _, n := range s.order {
+				if s.w.Up(n.id) && n.core.role == Leader {
+					s.w.Crash(n.id)
+					s.w.After(time.Duration(s.rand.IntN(20))*time.Millisecond, func() { s.w.Restart(n.id) })
+				}
+			}
+			s.w.Partition([]coterie.NodeID{s.ids[s.rand.IntN(len(s.ids))]})
+			s.w.After(250*time.Millisecond, s.w.Heal)
 		})
 	}
 }

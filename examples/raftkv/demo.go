@@ -81,6 +81,8 @@ type load struct {
 	plan  plan
 	took  time.Duration
 
+	killing sync.Mutex // held from a kill until the replica is back
+
 	mu         sync.Mutex // guards what follows
 	acked      []pair
 	latencies  []time.Duration
@@ -152,6 +154,8 @@ func (l *load) acknowledged(p pair, begin time.Time) {
 
 // killLeader kills the leader's process and starts it again when another one leads.
 func (l *load) killLeader(ctx context.Context) error {
+	l.killing.Lock() // one after another, with the last one back
+	defer l.killing.Unlock()
 	id, err := l.leader(ctx)
 	if err != nil {
 		return err

@@ -2,7 +2,7 @@
 // under every protocol that goes to production; transport/sim runs the same Core, unchanged, in virtual time.
 //
 // A Host repeats one round for ever. It waits for messages, calls or the wake time (rounded up to a 10 ms grid, so
-// that the timers of many hosts fire together); takes the whole inbox; reads the clock once; steps the core's mail to
+// that the timers of many hosts fire together); takes the whole inbox; then reads the clock, once; steps the core's mail to
 // itself, then messages and calls in order; ticks if it is time; and calls Ready. Then it performs the effects: Early
 // sends leave; what is to be saved is appended to the journal with one sync; Keep is passed on; the other sends
 // leave, those to the node itself to the front of the next round; the events go to the handler.
@@ -273,6 +273,9 @@ func (h *Host[C]) rounds() (err error) {
 		if !h.wait() {
 			return nil
 		}
+		// First the inbox, then the clock: a pause between the two must not let a call run at a time before it was made,
+		// when a lease still held that has ended since.
+		h.batch = h.in.take(h.batch)
 		now = time.Now()
 		h.step(now)
 	}
@@ -289,7 +292,6 @@ func (h *Host[C]) step(now time.Time) {
 		steps++
 	}
 	h.self = h.self[:0]
-	h.batch = h.in.take(h.batch)
 	for i := range h.batch {
 		it := &h.batch[i]
 		switch {

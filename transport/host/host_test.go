@@ -272,6 +272,24 @@ func TestWakeIsOfTheLastBatch(t *testing.T) {
 	})
 }
 
+// A process that is paused in the middle of a round, while its own mail is stepped, must not run a call that was made
+// meanwhile at a time before it was made.
+func TestNothingRunsAtATimeBeforeItWasAsked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, host.Config{}, map[string]func(*script, time.Time){
+			"begin": func(s *script, _ time.Time) { s.Send("a", []byte("mine")) },
+			"mine":  func(*script, time.Time) { time.Sleep(time.Minute) },
+		})
+		defer r.host.Close()
+		r.wire.deliver("b", "begin")
+		time.Sleep(time.Second) // within the pause
+		asked := time.Now()
+		var ran time.Time
+		require.NoError(t, r.host.Do(t.Context(), func(now time.Time, _ *script) { ran = now }))
+		require.False(t, ran.Before(asked), "asked at %v, run at %v", asked.Sub(start), ran.Sub(start))
+	})
+}
+
 func TestRestartReplaysWhatWasSaved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, host.Config{}, map[string]func(*script, time.Time){
