@@ -329,9 +329,18 @@ func peakToMean(l Locator[string], n, keys int) float64 {
 	return float64(most) * float64(n) / float64(keys)
 }
 
+// skipUnderRace leaves out what is statistics of millions of keys, and has no concurrency.
+func skipUnderRace(t *testing.T) {
+	t.Helper()
+	if testsize.Race() {
+		t.Skip("statistics")
+	}
+}
+
 // Bounds of the busiest of 100 nodes with 1M keys, of which the keys' own noise is 1.03: with no more than a chance of
 // 1 in 1,000 for another set of names to exceed them, by the normal bound of the greatest of 100 shares.
 func TestBalanceAtHundredNodes(t *testing.T) {
+	skipUnderRace(t)
 	for _, c := range []struct {
 		scheme string
 		cfg    Config[string]
@@ -356,6 +365,7 @@ func TestBalanceAtHundredNodes(t *testing.T) {
 }
 
 func TestAnchorStaysEvenAfterGrowthAndRemovals(t *testing.T) {
+	skipUnderRace(t)
 	a, err := NewAnchor(Config[string]{}, names(20)...)
 	require.NoError(t, err)
 	require.NoError(t, a.Add(names(150)[20:]...)) // grows beyond its first capacity
@@ -366,6 +376,7 @@ func TestAnchorStaysEvenAfterGrowthAndRemovals(t *testing.T) {
 }
 
 func TestWeightedSharesFollowWeights(t *testing.T) {
+	skipUnderRace(t)
 	forEach(t, func(t *testing.T, s scheme) {
 		if !s.weights {
 			t.Skip("has no weights")
@@ -389,6 +400,7 @@ func TestWeightedSharesFollowWeights(t *testing.T) {
 
 // Maglev's price, measured: what moves between nodes that stay, beside the share of the one that leaves.
 func TestMaglevStrayKeysAreFew(t *testing.T) {
+	skipUnderRace(t)
 	m, err := NewMaglev(Config[string]{}, names(100)...)
 	require.NoError(t, err)
 	before := owners(m, 200_000)
