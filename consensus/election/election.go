@@ -18,8 +18,8 @@ import "github.com/coterie-go/coterie"
 // Elected is the event of a Core: whom the node follows from now on.
 //
 // An Epoch belongs to one leader alone and to one time that it took office: it takes a greater one each time, also
-// after a restart if its Journal is kept. At one node epochs never go back. Of two leaders at once the one with the
-// smaller Epoch may be either; a resource that refuses all but the greatest Epoch it has seen obeys one at a time.
+// after a restart if its Journal is kept. At one node epochs never go back. Where two
+// lead at once, a resource that refuses every Epoch smaller than the greatest it has seen obeys one at a time.
 type Elected struct {
 	Leader coterie.NodeID // empty: the leader is silent, and an election begins
 	Epoch  uint64         // with an empty Leader, that of the one before

@@ -3,7 +3,6 @@
 package reign
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -114,7 +113,7 @@ func (c *Core) Step(now time.Time, from coterie.NodeID, payload []byte) error {
 	}
 	switch m.Kind {
 	case Beat:
-		if len(m.Places) > 0 || place == c.Me || c.epochOf(m.Epoch) != place {
+		if len(m.Places) > 0 || place == c.Me || !c.Owns(place, m.Epoch) {
 			return fmt.Errorf("%s: %s beats by an epoch that is not its own", c.pkg, from)
 		}
 		c.Claimed(now, place, m.Epoch)
@@ -179,13 +178,10 @@ func (c *Core) Leader() (coterie.NodeID, uint64) {
 // Leads reports whether this node is the leader.
 func (c *Core) Leads() bool { return c.leader == c.Me }
 
-// LeaderPlace is the place of the leader, -1 for none.
-func (c *Core) LeaderPlace() int { return c.leader }
-
 // N is how many peers there are.
 func (c *Core) N() int { return len(c.ranks) }
 
-// Epoch is the greatest one followed, Seen the greatest one heard of.
+// Epoch is the greatest one followed or led by.
 func (c *Core) Epoch() uint64 { return c.epoch }
 
 // Seen is the greatest epoch heard of, to be told to candidates.
@@ -248,7 +244,7 @@ func (c *Core) Send(to int, m Message) {
 }
 
 // Resend sends without counting.
-func (c *Core) Resend(to int, m Message) { c.Out.Send(c.ranks[to], c.encode(m)) }
+func (c *Core) Resend(to int, m Message) { c.Out.Send(c.ranks[to], c.Encode(m)) }
 
 // Forget plants a bug: epochs are not saved.
 func (c *Core) Forget() { c.forget = true }
@@ -258,6 +254,3 @@ func (c *Core) check() {
 		panic(fmt.Sprintf("%s: %d follows %d by epoch %d, has seen %d", c.pkg, c.Me, c.leader, c.epoch, c.seen))
 	}
 }
-
-// ErrUnknownKind is returned by an Algorithm for a message that is not one of its own.
-var ErrUnknownKind = errors.New("election: a message of another algorithm")

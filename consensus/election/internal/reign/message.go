@@ -3,6 +3,7 @@ package reign
 import (
 	"fmt"
 	"hash/fnv"
+	"strings"
 
 	"github.com/coterie-go/coterie"
 	"github.com/coterie-go/coterie/internal/wire"
@@ -43,8 +44,8 @@ type Message struct {
 	Places []int  // ring: the candidate or the leader; those collected
 }
 
-// A message is a format byte, the kind, the checksum of the peers, then the fields.
-func (c *Core) encode(m Message) []byte {
+// Encode gives a message as a format byte, the kind, the checksum of the peers, then the fields.
+func (c *Core) Encode(m Message) []byte {
 	b := wire.AppendUint64([]byte{format, byte(m.Kind)}, c.sum)
 	b = wire.AppendUvarint(b, m.Epoch)
 	b = wire.AppendUvarint(b, m.Number)
@@ -125,11 +126,12 @@ func (c *Core) Describe(payload []byte) string {
 		}
 		return err.Error()
 	}
-	text := fmt.Sprintf("%v epoch=%d", m.Kind, m.Epoch)
+	var b strings.Builder
+	fmt.Fprintf(&b, "%v epoch=%d", m.Kind, m.Epoch)
 	for _, p := range m.Places {
-		text += " " + string(c.ranks[p])
+		fmt.Fprintf(&b, " %s", c.ranks[p])
 	}
-	return text
+	return b.String()
 }
 
 func sumOf(peers []coterie.NodeID) uint64 {

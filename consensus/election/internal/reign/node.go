@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -73,10 +75,8 @@ func (n *Node[C]) publish(e election.Elected) {
 	n.mu.Lock()
 	n.current = e
 	n.mu.Unlock()
-	for i := range n.next { // in the order in which they came
-		if f := n.watchers[i]; f != nil {
-			f(e)
-		}
+	for _, id := range slices.Sorted(maps.Keys(n.watchers)) { // in the order in which they came
+		n.watchers[id](e)
 	}
 }
 
