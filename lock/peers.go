@@ -19,7 +19,8 @@ type PeerCore interface {
 	Release(now time.Time, name string)
 }
 
-// Entered is an event of a PeerCore: the node holds the name until it releases it.
+// Entered is an event of a PeerCore: the node holds the name until it releases it. It is told at the end of a batch, and
+// only of what is still held then: never of an entry that the same batch released.
 type Entered struct {
 	Name  string
 	Token uint64 // larger than that of every earlier holder of the name
