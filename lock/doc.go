@@ -26,13 +26,12 @@
 // n nodes, K the size of a quorum of Maekawa (about the square root of n). Messages are per entry, without faults; the
 // delay is between the exit of one holder and the entry of the next, in message delays.
 //
-//	package            messages            delay  faults survived
-//	lock/leased        1 commit each way   1 commit  a minority of the replicas; any crash of a holder, after its TTL
-//	lock/centralized   3                   2      any member; the coordinator after an election
-//	lock/ricart        2(n-1)              1      none: a crash of any node blocks until it is back
-//	lock/maekawa       3(K-1) to 5(K-1)    2      none in one's own quorum
-//	lock/tokenring     1 to n-1            up to n-1  a lost token and dead members, by regeneration
-//	lock/suzuki        0 or n              1      a lost token, by regeneration
+//	package          messages              delay      faults survived
+//	lock/leased      1 commit each way     1 commit   a minority of the replicas; any crash of a holder, after its TTL
+//	lock/ricart      2(n-1)                1          none: a crash of any node blocks until it is back
+//	lock/maekawa     3(K-1) to 5(K-1)      2          none in one's own quorum
+//	lock/tokenring   0, 1 or 2 to 2(n-1)   up to n-1  a lost token and dead members, by regeneration
+//	lock/suzuki      0 or n                1          a lost token and crashed nodes, by regeneration by a majority
 //
 // Take lock/leased unless there is a reason not to: it alone survives crashes without waiting for anybody to come
 // back. The others need no replicated log. Their packages say exactly which faults block them.

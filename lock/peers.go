@@ -23,7 +23,7 @@ type PeerCore interface {
 // only of what is still held then: never of an entry that the same batch released.
 type Entered struct {
 	Name  string
-	Token uint64 // larger than that of every earlier holder of the name
+	Token uint64 // larger than that of every earlier holder of the name, but for what the package says of lost tokens
 }
 
 // Forfeited is an event of a PeerCore: the node holds the name no more, or cannot know that it does, though it did not
