@@ -4,7 +4,7 @@
 // who know the nodes agree. New makes the scheme that most should take. The schemes share one contract, Locator:
 //
 //	scheme      lookup, 100 nodes   memory a node    peak to mean of 100   moves beside the node's own   depends on  paper
-//	Table       1.1x hash%N         1-4 B/partition  1.06                  none                          the set     Thaler and Ravishankar 1998
+//	Table       1.1x hash%N         9-12 B/partition  1.06                  none                          the set     Thaler and Ravishankar 1998
 //	Ring        4x                  2.4 kB           1.20 (V=256)          none                          the set     Karger et al. 1997
 //	Rendezvous  11x, O(N)           100 B            1.03                  none                          the set     Thaler and Ravishankar 1998
 //	Maglev      1.05x               4 B/entry        1.03                  about 1% of keys              the set     Eisenbud et al. 2016
